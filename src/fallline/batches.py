@@ -1,0 +1,203 @@
+"""How rows are drawn: the size of a batch, the order of the rows, and what becomes of the short last batch.
+
+An order is a frozen value with one method, `indices(rows, seed, epoch)`: a pure function, so any step's batch is
+found from one integer and a resumed run replays nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from fallline.errors import InvalidValue, UnknownName
+from fallline.shuffle import Indices, draws, index_dtype, permutation, shuffle_in_place, stream_key
+
+# Purposes keep the streams of one seed apart. They are part of saved results: never renumber.
+_SHUFFLED, _RESAMPLED, _BLOCK_ORDER, _BLOCK_INSIDE = 1, 2, 3, 4
+
+
+class Order(Protocol):
+    """The order in which the rows of an epoch are visited."""
+
+    def indices(self, rows: int, seed: int, epoch: int) -> Indices:
+        """The row numbers of one epoch, shape (rows,), C-contiguous, int32 when rows < 2**31 else int64."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Shuffled:
+    """Every row exactly once an epoch, in an order drawn anew each epoch from (seed, epoch).
+
+    >>> Shuffled().indices(6, seed=0, epoch=0).size
+    6
+    """
+
+    def indices(self, rows: int, seed: int, epoch: int) -> Indices:
+        """A uniform permutation of 0 .. rows-1 (Fisher-Yates)."""
+        return permutation(rows, stream_key(seed, epoch, _SHUFFLED))
+
+
+@dataclass(frozen=True, slots=True)
+class InFile:
+    """Every row exactly once an epoch, in the order of the data.
+
+    >>> InFile().indices(4, seed=0, epoch=9)
+    array([0, 1, 2, 3], dtype=int32)
+    """
+
+    def indices(self, rows: int, seed: int, epoch: int) -> Indices:
+        """0, 1, ..., rows-1, whatever the seed and the epoch."""
+        return np.arange(rows, dtype=index_dtype(rows))
+
+
+@dataclass(frozen=True, slots=True)
+class Resampled:
+    """Rows drawn independently with replacement: some come twice in an epoch, about 37 % not at all."""
+
+    def indices(self, rows: int, seed: int, epoch: int) -> Indices:
+        """`rows` independent uniform draws."""
+        return draws(rows, stream_key(seed, epoch, _RESAMPLED))
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Every row exactly once an epoch; blocks of `buffer` neighbouring rows in random order, shuffled inside.
+
+    For data that is read from disk: only one block of rows is needed in memory at a time.
+
+    Args:
+        buffer: rows in a block.
+    """
+
+    buffer: int
+
+    def __post_init__(self) -> None:
+        _at_least_one("Blocks", "buffer", self.buffer)
+
+    def indices(self, rows: int, seed: int, epoch: int) -> Indices:
+        """The blocks in a random order, each one permuted."""
+        count = -(-rows // self.buffer)
+        out, at = np.empty(rows, dtype=index_dtype(rows)), 0
+        inside = stream_key(seed, epoch, _BLOCK_INSIDE)
+        for block in permutation(count, stream_key(seed, epoch, _BLOCK_ORDER)).tolist():
+            first, past = block * self.buffer, min((block + 1) * self.buffer, rows)
+            part = out[at : at + past - first]
+            part[:] = np.arange(first, past, dtype=out.dtype)
+            shuffle_in_place(part, stream_key(inside, block))
+            at += part.size
+        return out
+
+
+_ORDERS: dict[str, type[Any]] = {kind.__name__: kind for kind in (Shuffled, InFile, Resampled, Blocks)}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Batches:
+    """How many rows an update sees, and which.
+
+    Epoch e visits the rows in `order.indices(rows, seed, e)`; update k of the epoch takes the k-th stretch of `size`.
+
+    Args:
+        size: rows in a batch over all processes together, or None for the full batch (write `Batches.full()`).
+        order: `Shuffled()`, `InFile()`, `Resampled()` or `Blocks(buffer)`.
+        last: "keep" a short last batch (its gradient is the mean over the rows it has) or "drop" it.
+        chunk: rows computed at a time inside a batch, or None to leave it to the engine. Changes memory, not results
+            (beyond rounding).
+
+    >>> Batches(64), Batches.full(), Batches.single()
+    (Batches(64), Batches.full(), Batches.single())
+    >>> Batches(64).steps_per_epoch(1000), Batches(64, last="drop").steps_per_epoch(1000)
+    (16, 15)
+    """
+
+    size: int | None
+    order: Order = field(default_factory=Shuffled)
+    last: Literal["keep", "drop"] = "keep"
+    chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.size is not None:
+            _at_least_one("Batches", "size", self.size)
+        if self.chunk is not None:
+            _at_least_one("Batches", "chunk", self.chunk)
+        if self.last not in ("keep", "drop"):
+            raise UnknownName.among("choice for last", str(self.last), ("keep", "drop"))
+        if not callable(getattr(self.order, "indices", None)) or isinstance(self.order, type):
+            hint = f"; write {self.order.__name__}()" if isinstance(self.order, type) else ""
+            raise InvalidValue(f"Batches(order={self.order!r}): expected an order such as Shuffled() or InFile(){hint}")
+
+    @classmethod
+    def full(cls, chunk: int | None = None) -> Batches:
+        """Batch gradient descent: one update an epoch with the exact gradient of all rows."""
+        return cls(None, order=InFile(), chunk=chunk)
+
+    @classmethod
+    def single(cls) -> Batches:
+        """Stochastic gradient descent: one row an update, shuffled every epoch."""
+        return cls(1)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every update sees every row."""
+        return self.size is None
+
+    def steps_per_epoch(self, rows: int) -> int:
+        """Updates in one pass over `rows` rows: ceil(rows/size), or floor where the short last batch is dropped.
+
+        Raises:
+            InvalidValue: no rows, or a batch larger than the data.
+        """
+        if rows < 1:
+            raise InvalidValue(f"the data have {rows} rows: expected at least one")
+        if self.size is None:
+            return 1
+        if self.size > rows:
+            raise InvalidValue(
+                f"a batch of {self.size} rows was asked for, but the data have only {rows} rows; "
+                f"use a batch size of at most {rows}, or Batches.full() for all rows in every update"
+            )
+        return rows // self.size if self.last == "drop" else -(-rows // self.size)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; `Batches.from_json` takes them back.
+
+        Raises:
+            InvalidValue: the order is not one of the library's own.
+        """
+        kind = type(self.order).__name__
+        if _ORDERS.get(kind) is not type(self.order):
+            raise InvalidValue(f"the order {self.order!r} cannot be written to JSON; the ones that can: {', '.join(_ORDERS)}")
+        order = {"kind": kind} | ({"buffer": self.order.buffer} if isinstance(self.order, Blocks) else {})
+        return {"size": self.size, "order": order, "last": self.last, "chunk": self.chunk}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Batches:
+        """The value that `to_json` wrote."""
+        order = dict(data["order"])
+        kind = order.pop("kind")
+        if kind not in _ORDERS:
+            raise UnknownName.among("order", str(kind), _ORDERS)
+        return cls(data["size"], order=_ORDERS[kind](**order), last=data["last"], chunk=data["chunk"])
+
+    def __repr__(self) -> str:
+        if self.is_full:
+            plain, given = InFile(), []
+        else:
+            plain, given = Shuffled(), [] if self.size == 1 else [str(self.size)]
+        given += [f"order={self.order!r}"] if self.order != plain else []
+        given += [f"last={self.last!r}"] if self.last != "keep" else []
+        given += [f"chunk={self.chunk}"] if self.chunk is not None else []
+        if self.is_full and (self.order != plain or self.last != "keep"):
+            return f"Batches(None, {', '.join(given)})"
+        if self.size == 1 and given:
+            return f"Batches(1, {', '.join(given)})"
+        name = "Batches.full" if self.is_full else "Batches.single" if self.size == 1 else "Batches"
+        return f"{name}({', '.join(given)})"
+
+
+def _at_least_one(what: str, name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise InvalidValue(f"{what}({name}={value!r}): expected a whole number of rows, 1 or more")

@@ -1,0 +1,17 @@
+"""Charts: arrays in, `Picture` out.
+
+Every function takes plain arrays and gives a `Picture`, whose title states the finding. The pictures work on light
+and dark pages, show values that are not finite as gaps with a mark, and say what thinning or smoothing was done.
+"""
+
+from __future__ import annotations
+
+from fallline.charts.curves import loss_curves, lr_curve, plan_curves, range_test
+from fallline.charts.evaluation import bars, calibration, coefficients, confusion, pr, predicted, residuals
+from fallline.charts.paths import path
+from fallline.charts.picture import Picture
+
+__all__ = [
+    "Picture", "bars", "calibration", "coefficients", "confusion", "loss_curves", "lr_curve", "path", "plan_curves", "pr",
+    "predicted", "range_test", "residuals",
+]  # fmt: skip

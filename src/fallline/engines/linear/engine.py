@@ -1,0 +1,264 @@
+"""Which kernel runs a segment of a linear model, and what it is handed.
+
+The choice rests on the plan and the data alone (never on where a segment was cut, nor on a measurement), so the same
+plan gives the same bits wherever it is cut and on any number of threads.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fallline import compiled
+from fallline.engines.linear import dense, sparse
+from fallline.engines.linear.state import Lazy, LinearState
+from fallline.errors import NoClosedForm
+from fallline.history import Advance, State, Trace
+from fallline.rows import INDEX, Registers
+
+if TYPE_CHECKING:
+    from fallline.plan import Segment
+    from fallline.problems import LinearProblem
+
+GRAM_FEATURES = 256
+"""Up to this many features the Gram pipeline wins: beyond, its extra product costs more than the wait it saves."""
+LANES = 8
+"""Parts of a large batch. Fixed, so that sums have the same bits on any number of threads."""
+THREADED = 4_000_000
+"""Multiply-adds of a step from which both cores are worth waking (about a millisecond of work)."""
+EAGER_SHARE = 8
+"""A batch whose non-zeros are at least 1/8 of the features updates all of them: cheaper than catching up by stamps."""
+DENSE_COST = 64
+"""A rule without a lazy form runs on sparse rows while the model is at most 64 times a batch's non-zeros."""
+
+
+class LinearEngine:
+    """Runs segments of a linear problem in compiled code, dense or sparse.
+
+    Args:
+        problem: a `LinearProblem`.
+        threads: cores for large batches; None means all that this process may use. It never changes a bit.
+    """
+
+    name = "linear"
+
+    def __init__(self, problem: LinearProblem, threads: int | None = None):
+        self.problem = problem
+        self.threads = threads or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+        X = problem.X
+        self._sparse = not isinstance(X, np.ndarray)
+        self._X = (_frozen(X.data), _frozen(X.indices), _frozen(X.indptr)) if self._sparse else (_frozen(X),)
+        self._dtype = X.dtype
+        self._features = X.shape[1]
+        target = problem.target if problem.target.ndim == 2 else problem.target.reshape(-1, 1)
+        weight = problem.weight if problem.weight is not None else np.empty(0, X.dtype)
+        self._data = (*self._X, _frozen(np.ascontiguousarray(target)), _frozen(np.ascontiguousarray(weight)))
+        self._loss = (int(problem.loss.code), float(problem.loss.parameter))
+        self._nonzeros = max(1.0, X.nnz / X.shape[0]) if self._sparse else float(self._features)
+
+    def advance(self, state: State | LinearState, segment: Segment) -> Advance:
+        """Run a segment from a state, which is consumed.
+
+        Returns:
+            the state after the segment (or after the last good step), the mean batch loss before each update, and
+            the step at which a loss or gradient was not finite (that update was not made), or None.
+
+        Raises:
+            NoClosedForm: sparse rows and a rule that has no exact form there at a bearable cost.
+        """
+        inner = state if isinstance(state, LinearState) else self._arrange(state)
+        losses = np.empty(segment.stop - segment.start)
+        with compiled.announced():
+            done = self._run(inner, segment, losses)
+        inner.step = segment.start + done
+        stopped = None if done == len(losses) else inner.step
+        reason = "" if stopped is None else "the loss or the gradient was not finite"
+        return Advance(inner, Trace(losses[:done]), stopped, reason)
+
+    def _arrange(self, state: State) -> LinearState:
+        return LinearState.of(state, self.problem.layout, self.problem.outputs, not self._sparse, self._dtype)
+
+    # ------------------------------------------------------------------------------------------- which kernel
+
+    def _run(self, state: LinearState, segment: Segment, losses: np.ndarray) -> int:
+        needs = segment.rows.registers
+        law = _Law.of(segment, self.problem.intercept)
+        size = segment.nominal or self.problem.rows
+        if size * self._nonzeros * self.problem.outputs >= THREADED and (not self._sparse or self._lanes_fit):
+            return self._threaded(state, segment, law, needs, losses)
+        if self._sparse:
+            return self._run_sparse(state, segment, law, needs, losses, size)
+        v, s, a, l1 = state.present(needs)
+        common = (*self._loss, law.row, law.names, law.varying)
+        if size > 1:
+            order, bounds = self._order(segment)
+            return dense.batch(*self._data, order, bounds, *common, state.w, v, s, a, l1, state.b, law.intercept, losses)
+        order = segment.indices
+        plain = not (needs.v or needs.s or needs.a or needs.threshold or needs.clip)
+        if plain and self.problem.outputs == 1 and self._features <= GRAM_FEATURES and law.intercept:
+            following = -1 if segment.following is None else segment.following
+            return dense.gram(*self._data, order, following, *common, state.w[0], state.b[0], state.ahead, losses)
+        return dense.single(*self._data, order, *common, state.w, v, s, a, l1, state.b, law.intercept, losses)
+
+    def _run_sparse(self, state, segment: Segment, law: _Law, needs: Registers, losses: np.ndarray, size: int) -> int:
+        plain = not (needs.v or needs.s or needs.a or needs.threshold)
+        (order, bounds), data = self._order(segment), self._data
+        common = (*self._loss, law.row, law.names, law.varying)
+        if plain and size == 1:
+            far = self._features * self.problem.outputs * self._dtype.itemsize > 1 << 20
+            return sparse.scaled(*data, order, *common, state.w, state.scale, state.b, law.intercept, far, losses)
+        why = _no_lazy_form(needs, segment)
+        many = size * self._nonzeros * EAGER_SHARE >= self._features
+        if many or (why and self._features <= DENSE_COST * size * self._nonzeros):
+            v, s, a, l1 = state.present(needs)
+            return sparse.eager(*data, order, bounds, *common, state.w, v, s, a, l1, state.b, law.intercept, losses)
+        if why:
+            raise NoClosedForm(
+                f"{why}, so each step would have to touch all {self._features:,} features for the {size * self._nonzeros:,.0f} "
+                "non-zeros of a batch; use SGD (momentum, decay and averaging are exact), AdaGrad or RMSProp without "
+                f"momentum, or batches of at least {int(self._features / (DENSE_COST * self._nonzeros)) + 1} rows"
+            )
+        return self._lazy(state, segment, law, needs, losses)
+
+    # ---------------------------------------------------------------------------------------- large batches
+
+    @property
+    def _lanes_fit(self) -> bool:
+        """Whether the parts of a large sparse batch may each hold a gradient (1 GB in all)."""
+        return LANES * self._features * self.problem.outputs * self._dtype.itemsize <= 1 << 30
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.threads, thread_name_prefix="fallline")
+
+    def _threaded(self, state: LinearState, segment: Segment, law: _Law, needs: Registers, losses: np.ndarray) -> int:
+        """One step at a time: the lanes of a batch on every core, then the update on one."""
+        order, bounds = self._order(segment)
+        g = np.empty((LANES, *state.w.shape), self._dtype)
+        gb, sums = np.empty((LANES, 1, self.problem.outputs), self._dtype), np.empty(LANES)
+        run = sparse.sparse_lanes if self._sparse else dense.lanes
+        present = state.present(needs)
+        shares = np.linspace(0, LANES, min(self.threads, LANES) + 1).astype(int)
+        for t in range(len(losses)):
+            u = t if len(bounds) > 2 else 0
+            rows = order[bounds[u] : bounds[u + 1]]
+            edges = np.linspace(0, len(rows), LANES + 1).astype(np.int64)
+            law.fill(t)
+            p, pb = law.gradient_point(state)
+            args = (*self._loss, p, pb, 1.0 / len(rows), g, gb, sums)
+            work = [(a, b) for a, b in zip(shares[:-1], shares[1:], strict=True) if b > a]
+            waiting = [self._pool.submit(run, *self._data, rows, edges, a, b, *args) for a, b in work[1:]]
+            run(*self._data, rows, edges, *work[0], *args)
+            for other in waiting:
+                other.result()
+            if not dense.gather(
+                law.row, sums, len(rows), g, gb, state.w, *present, state.b, law.intercept, losses[t : t + 1]
+            ):
+                return t
+        return len(losses)
+
+    def _order(self, segment: Segment) -> tuple[np.ndarray, np.ndarray]:
+        """Rows in visiting order and the batches' bounds; two bounds where every step takes all rows in file order."""
+        if segment.indices is not None:
+            return segment.indices, segment.bounds
+        return self._all_rows, np.array([0, self.problem.rows])
+
+    @cached_property
+    def _all_rows(self) -> np.ndarray:
+        return np.arange(self.problem.rows, dtype=np.int32 if self.problem.rows < 2**31 else np.int64)
+
+    # --------------------------------------------------------------------------------- lazy updates, sparse
+
+    def _block(self, law: _Law) -> int:
+        """Steps of a block of the table: the more features there are to settle at its end, the longer."""
+        if len(law.names) == 0:
+            return 1 << 30
+        return 1 << int(np.clip(np.ceil(np.log2(max(self._features / 32, 1))), 10, 16))
+
+    def _lazy(self, state: LinearState, segment: Segment, law: _Law, needs: Registers, losses: np.ndarray) -> int:
+        """Run a segment block by block; blocks begin at multiples of their length, wherever segments are cut."""
+        block, done = self._block(law), 0
+        order, bounds = self._order(segment)
+        while done < len(losses):
+            at = segment.start + done
+            begin = at // block * block
+            if state.lazy is not None and (state.lazy.begin != begin or state.lazy.constants != law.constants):
+                state.step = at
+                state.settle()
+            if state.lazy is None:
+                state.lazy = self._owing(law, needs, begin, block, at)
+            part = min(len(losses) - done, begin + block - at)
+            varying = law.varying[done : done + part]
+            base = at - begin
+            if len(law.names):
+                sparse.lift(law.row, law.names, varying, base, needs.v, needs.s, needs.a, state.lazy.table)
+            made = sparse.lazy(
+                *self._data, order, bounds if len(bounds) == 2 else bounds[done : done + part + 1], *self._loss, law.row, law.names, varying,
+                state.lazy.table, state.lazy.stamps, base, state.w, *state.present(needs), state.b, law.intercept,
+                losses[done : done + part],
+            )  # fmt: skip
+            done += made
+            if made < part:
+                break
+        return done
+
+    def _owing(self, law: _Law, needs: Registers, begin: int, block: int, at: int) -> Lazy:
+        """A block's ledger: nothing is owed at step `at`."""
+        stamps = np.full(self._features, at - begin, np.int32)
+        if len(law.names):
+            table = np.zeros((int(np.log2(block)) + 1, block + 1, sparse.MAPS))
+        else:
+            table = np.zeros((5, sparse.BASE, sparse.MAPS))
+            sparse.powers(law.row, law.names, law.varying, needs.v, needs.s, needs.a, table)
+        return Lazy(table, stamps, begin, law.constants, needs)
+
+
+class _Law:
+    """A segment's rows as kernels take them: the two groups' constants, and the varying columns by index."""
+
+    def __init__(self, row: np.ndarray, names: np.ndarray, varying: np.ndarray, intercept: bool):
+        self.row, self.names, self.varying, self.intercept = row, names, varying, intercept
+        self.constants = row.tobytes()
+
+    @classmethod
+    def of(cls, segment: Segment, intercept: bool) -> _Law:
+        groups = list(segment.group_of)
+        groups = groups if intercept else [groups[0], groups[0]]
+        rows = segment.rows
+        varying = rows.varying
+        if groups != list(range(rows.groups)):
+            varying = np.ascontiguousarray(varying[:, groups]) if rows.names else np.empty((len(varying), 2, 0))
+        names = np.array([INDEX[n] for n in rows.names], np.int64)
+        return cls(np.ascontiguousarray(rows.constants[groups], np.float64), names, varying, intercept)
+
+    def fill(self, t: int) -> None:
+        """Write step `t`'s varying columns into the row."""
+        self.row[:, self.names] = self.varying[t]
+
+    def gradient_point(self, state: LinearState) -> tuple[np.ndarray, np.ndarray]:
+        """w - look*v of coefficients and intercepts."""
+        look, look_b = self.row[:, INDEX["look"]].astype(state.w.dtype)
+        if look == 0 and look_b == 0:
+            return state.w, state.b[0].copy()
+        return state.w - look * state.v, state.b[0] - look_b * state.b[1]
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    """A read-only view: one compiled signature serves writable, read-only and memory-mapped data."""
+    view = np.asarray(array).view(np.ndarray)[...]
+    view.flags.writeable = False
+    return view
+
+
+def _no_lazy_form(needs: Registers, segment: Segment) -> str:
+    """Why these rows cannot skip untouched features exactly, or an empty string."""
+    through = bool((segment.rows.column("through") != 0).any()) if "through" not in segment.rows.names else True
+    if needs.s and (through or needs.l2 or needs.a):
+        return "a second moment with momentum, coupled weight decay or averaging has no exact form on untouched features"
+    if needs.threshold and (needs.v or needs.a):
+        return "an l1 threshold with momentum or averaging has no exact form on untouched features"
+    return ""

@@ -1,0 +1,397 @@
+"""Kernels for CSR rows. Only the features of a row are touched; what the others missed is made up exactly.
+
+Weights lie feature-major, [features, outputs]: one index load serves every class. Two exact forms:
+
+- *Scaled*: without registers an untouched weight only shrinks, w' = keep*w. All weights share one factor,
+  w = scale * held, so that a step touches its own features alone.
+- *Lazy*: with registers an untouched feature obeys a linear map of (w, v, a), the law at gradient zero. Each feature
+  has a stamp, the step up to which it is current; the product of the maps since then is applied when it is touched.
+  The maps are read off the law itself, so every linear rule is covered and none is named. Products over 1, 2, 4 ...
+  steps are tabled (`lift`); only contractions are multiplied, so nothing overflows.
+
+Exactness needs a gradient that is zero on untouched features; soft thresholds compose without registers only, and a
+second moment without momentum only (`engine.py` refuses the rest by name).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fallline.compiled import kernel
+from fallline.engines.linear.dense import batch_rows, finish, norm_of_slopes, update_intercept
+from fallline.engines.linear.scalar import CLIP, LOOK, columns, fill, fits, law, loss_slope, losses_slopes, prefetch
+
+NEAR, FAR = 4, 8
+"""Rows ahead at which the weights of a row, and the row itself, are asked for."""
+BASE = 64
+"""Radix of the table for constant rows; the table for varying rows, which is longer than this, has radix 2."""
+MAPS = 9
+"""Numbers of one map: w<-w, w<-v, v<-w, v<-v, a<-w, a<-v, a<-a, threshold, s<-s."""
+
+
+@kernel
+def scaled(
+    data, columns_, starts, target, weight, order, code, parameter, row, names, varying, w, scale, b, intercept, far, out
+):
+    """One example at a time, rules without registers. The weights are `scale[0]` * `w`, [features, outputs]."""
+    f = w.dtype.type
+    steps, outputs = order.shape[0], w.shape[1]
+    parameter = f(parameter)
+    z, slopes = np.zeros((1, outputs), w.dtype), np.zeros((1, outputs), w.dtype)
+    held = scale[0]
+    for t in range(steps):
+        i = int(order[t])
+        soon = int(order[min(t + FAR, steps - 1)])
+        for q in range(starts[soon], starts[soon + 1], 16):
+            prefetch(data, q)
+            prefetch(columns_, q)
+        if far:
+            soon = int(order[min(t + NEAR, steps - 1)])
+            for q in range(starts[soon], starts[soon + 1]):
+                prefetch(w, columns_[q] * outputs)
+        first, last = starts[i], starts[i + 1]
+        fill(row, names, varying, t)
+        if outputs == 1:
+            z0 = f(0)
+            for q in range(first, last):
+                z0 += w[columns_[q], 0] * data[q]
+            z[0, 0] = f(held) * z0 + b[0, 0]
+            loss, slopes[0, 0] = loss_slope(code, parameter, z[0, 0], target[i, 0])
+            if weight.shape[0] > 0:
+                loss *= weight[i]
+                slopes[0, 0] *= weight[i]
+            total = abs(z[0, 0]) + abs(slopes[0, 0])
+        else:
+            for k in range(outputs):
+                z[0, k] = f(0)
+            for q in range(first, last):
+                for k in range(outputs):
+                    z[0, k] += w[columns_[q], k] * data[q]
+            for k in range(outputs):
+                z[0, k] = f(held) * z[0, k] + b[0, k]
+            loss = losses_slopes(code, parameter, z, 0, target, i, weight[i] if weight.shape[0] > 0 else f(1), slopes)
+            total = f(loss)
+            for k in range(outputs):
+                total += abs(z[0, k]) + abs(slopes[0, k])
+        if not fits(total):
+            scale[0] = held
+            return t
+        out[t] = loss
+        shrunk = f(1)
+        if row[0, CLIP] < np.inf:
+            square = 1.0 if intercept else 0.0
+            for q in range(first, last):
+                square += data[q] * data[q]
+            shrunk = f(min(1.0, row[0, CLIP] / norm_of_slopes(square, slopes)))
+        size = row_size(row)
+        held *= row_keep(row)
+        if held < 1e-6:
+            for j in range(w.shape[0]):
+                for k in range(outputs):
+                    w[j, k] *= f(held)
+            held = 1.0
+        if outputs == 1:
+            c = f(size / held) * slopes[0, 0] * shrunk
+            for q in range(first, last):
+                w[columns_[q], 0] -= c * data[q]
+        else:
+            c = f(size / held) * shrunk
+            for q in range(first, last):
+                for k in range(outputs):
+                    w[columns_[q], k] -= c * data[q] * slopes[0, k]
+        if intercept:
+            update_intercept(columns(row, 1, f, False), slopes, 0, shrunk, b, False, False, False, False)
+    scale[0] = held
+    return steps
+
+
+def _row_size(row):
+    """lr * direct of the coefficients: what a gradient is multiplied by, without registers."""
+    return columns(row, 0, np.float64, False)[10]
+
+
+row_size = kernel(_row_size, forceinline=True)
+
+
+def _row_keep(row):
+    """What an untouched weight is multiplied by, without registers."""
+    return columns(row, 0, np.float64, False)[9]
+
+
+row_keep = kernel(_row_keep, forceinline=True)
+
+
+def _one_map(row, names, varying, t, has_v, has_s, has_a, m):
+    """The map of step t at gradient zero, read off the law: the images of w = 1, of v = 1 and of a = 1."""
+    f = np.float64
+    fill(row, names, varying, t)
+    r = columns(row, 0, f, has_v or has_s)
+    m[0], m[2], _, m[4] = law(r, 1.0, 0.0, 0.0, 0.0, 0.0, has_v, has_s, has_a, False)
+    m[1], m[3], _, m[5] = law(r, 0.0, 1.0, 0.0, 0.0, 0.0, has_v, has_s, has_a, False)
+    m[6] = law(r, 0.0, 0.0, 0.0, 1.0, 0.0, has_v, has_s, has_a, False)[3]
+    m[7] = r[11]
+    m[8] = r[5] if has_s else 1.0
+
+
+one_map = kernel(_one_map, forceinline=True)
+
+
+def _compose(one, two, to):
+    """The map that does `one`, then `two`. Soft thresholds compose as |w| -> max(0, c|w| - b)."""
+    for x in range(2):  # the image of w, then of v, through both
+        w, v, a = one[x], one[2 + x], one[4 + x]
+        to[x] = two[0] * w + two[1] * v
+        to[2 + x] = two[2] * w + two[3] * v
+        to[4 + x] = two[4] * w + two[5] * v + two[6] * a
+    to[6] = two[6] * one[6]
+    to[7] = two[0] * one[7] + two[7]
+    to[8] = two[8] * one[8]
+
+
+compose = kernel(_compose, forceinline=True)
+
+
+@kernel
+def powers(row, names, varying, has_v, has_s, has_a, table):
+    """Constant rows: `table[l, n]` is the map of n * 64^l steps, so that two products bridge most gaps."""
+    one_map(row, names, varying, 0, has_v, has_s, has_a, table[0, 1])
+    for level in range(table.shape[0]):
+        if level > 0:
+            compose(table[level - 1, BASE - 1], table[level - 1, 1], table[level, 1])
+        for n in range(2, BASE):
+            compose(table[level, n - 1], table[level, 1], table[level, n])
+
+
+@kernel
+def lift(row, names, varying, base, has_v, has_s, has_a, table):
+    """Varying rows: `table[l, e]` is the map of the 2^l steps that end before step e of the block.
+
+    Entries are indexed by their end, so a segment that begins at step `base` extends the table of the one before.
+    """
+    first, steps = base + 1, varying.shape[0]
+    for t in range(steps):
+        one_map(row, names, varying, t, has_v, has_s, has_a, table[0, first + t])
+    for level in range(1, table.shape[0]):
+        half = 1 << (level - 1)
+        for e in range(max(first, 2 * half), first + steps):
+            compose(table[level - 1, e - half], table[level - 1, e], table[level, e])
+
+
+def _apply(m, j, w, v, s, a, l1):
+    """One map on feature `j`."""
+    f = w.dtype.type
+    for k in range(w.shape[1]):
+        wk = f(m[0]) * w[j, k]
+        if v is not None:
+            wk += f(m[1]) * v[j, k]
+            if a is not None:
+                a[j, k] = f(m[4]) * w[j, k] + f(m[5]) * v[j, k] + f(m[6]) * a[j, k]
+            v[j, k] = f(m[2]) * w[j, k] + f(m[3]) * v[j, k]
+        elif a is not None:
+            a[j, k] = f(m[4]) * w[j, k] + f(m[6]) * a[j, k]
+        if s is not None:
+            s[j, k] *= f(m[8])
+        if l1 is not None:
+            size = max(abs(wk) - f(m[7]), f(0))
+            wk = size if wk > 0 else -size
+        w[j, k] = wk
+
+
+apply = kernel(_apply, forceinline=True)
+
+
+def _catch_up(table, since, now, j, w, v, s, a, l1):
+    """Bring feature `j` from step `since` to step `now` (counted from the block's start) by the tabled maps."""
+    gap, t, level = now - since, since, 0
+    if table.shape[1] == BASE:
+        while gap > 0:
+            if gap % BASE:
+                apply(table[level, gap % BASE], j, w, v, s, a, l1)
+            gap //= BASE
+            level += 1
+    else:
+        while gap > 0:
+            if gap & 1:
+                t += 1 << level
+                apply(table[level, t], j, w, v, s, a, l1)
+            gap >>= 1
+            level += 1
+
+
+catch_up = kernel(_catch_up, forceinline=True)
+
+
+@kernel
+def settle(table, stamps, now, w, v, s, a, l1):
+    """Bring every feature to step `now` of the block."""
+    for j in range(w.shape[0]):
+        catch_up(table, stamps[j], now, j, w, v, s, a, l1)
+        stamps[j] = now
+
+
+@kernel
+def lazy(
+    data, columns_, starts, target, weight, order, bounds, code, parameter, row, names, varying,
+    table, stamps, base, w, v, s, a, l1, b, intercept, out,
+):  # fmt: skip
+    """Batches of any size, every rule with an exact lazy form; step t is step `base` + t of the table's block."""
+    f = w.dtype.type
+    features, outputs = w.shape
+    parameter = f(parameter)
+    g, gb = np.zeros((features, outputs), w.dtype), np.zeros((1, outputs), w.dtype)
+    touched, seen = np.empty(features, np.int32), np.full(features, -1, np.int32)
+    z, slopes = np.zeros((1, outputs), w.dtype), np.zeros((1, outputs), w.dtype)
+    for t in range(out.shape[0]):
+        now, count, loss, bad = base + t, 0, 0.0, 0.0
+        picked = batch_rows(order, bounds, t, out.shape[0])
+        rows = picked.shape[0]
+        fill(row, names, varying, t)
+        look, look_b = f(row[0, LOOK]), f(row[1, LOOK])
+        gb[:] = f(0)
+        for o in range(rows):
+            i = int(picked[o])
+            for k in range(outputs):
+                z[0, k] = b[0, k] - look_b * b[1, k]
+            for q in range(starts[i], starts[i + 1]):
+                j = columns_[q]
+                if stamps[j] < now:
+                    catch_up(table, stamps[j], now, j, w, v, s, a, l1)
+                    stamps[j] = now
+                for k in range(outputs):
+                    wk = w[j, k]
+                    if v is not None:
+                        wk -= look * v[j, k]
+                    z[0, k] += wk * data[q]
+            loss += losses_slopes(code, parameter, z, 0, target, i, weight[i] if weight.shape[0] > 0 else f(1), slopes)
+            for k in range(outputs):
+                bad += abs(z[0, k])
+                slopes[0, k] /= f(rows)
+                gb[0, k] += slopes[0, k]
+            for q in range(starts[i], starts[i + 1]):
+                j = columns_[q]
+                if seen[j] != t:
+                    seen[j] = t
+                    touched[count] = j
+                    count += 1
+                for k in range(outputs):
+                    g[j, k] += slopes[0, k] * data[q]
+        loss /= rows
+        square, total = 0.0, f(0)
+        for n in range(count):
+            for k in range(outputs):
+                square += g[touched[n], k] * g[touched[n], k]
+                total += abs(g[touched[n], k])
+        for k in range(outputs):
+            square += gb[0, k] * gb[0, k]
+            total += abs(gb[0, k])
+        if not (fits(loss) and fits(bad) and fits(total)):
+            return t
+        out[t] = loss
+        shrunk = f(min(1.0, row[0, CLIP] / max(np.sqrt(square), 1e-300))) if row[0, CLIP] < np.inf else f(1)
+        registers = v is not None or s is not None
+        r = columns(row, 0, f, registers)
+        for n in range(count):
+            j = touched[n]
+            stamps[j] = now + 1
+            for k in range(outputs):
+                vj = v[j, k] if v is not None else f(0)
+                sj = s[j, k] if s is not None else f(0)
+                aj = a[j, k] if a is not None else f(0)
+                wj, vj, sj, aj = law(
+                    r, w[j, k], vj, sj, aj, g[j, k] * shrunk, v is not None, s is not None, a is not None, l1 is not None
+                )
+                g[j, k] = f(0)
+                w[j, k] = wj
+                if v is not None:
+                    v[j, k] = vj
+                if s is not None:
+                    s[j, k] = sj
+                if a is not None:
+                    a[j, k] = aj
+        if intercept:
+            update_intercept(
+                columns(row, 1, f, registers), gb, 0, shrunk, b, v is not None, s is not None, a is not None, l1 is not None
+            )
+    return out.shape[0]
+
+
+def _accumulate_sparse(data, columns_, starts, target, weight, order, code, parameter, p, pb, scale, g, gb, z, slopes):
+    """Add the gradients of these rows, times `scale`, to `g` [features, outputs]; returns the sum of their losses."""
+    outputs = p.shape[1]
+    total, bad = 0.0, 0.0
+    for o in range(order.shape[0]):
+        i = int(order[o])
+        for k in range(outputs):
+            z[0, k] = pb[k]
+        for q in range(starts[i], starts[i + 1]):
+            for k in range(outputs):
+                z[0, k] += p[columns_[q], k] * data[q]
+        total += losses_slopes(
+            code, parameter, z, 0, target, i, weight[i] if weight.shape[0] > 0 else p.dtype.type(1), slopes
+        )
+        for k in range(outputs):
+            bad += abs(z[0, k])
+            slopes[0, k] *= scale
+            gb[0, k] += slopes[0, k]
+        for q in range(starts[i], starts[i + 1]):
+            for k in range(outputs):
+                g[columns_[q], k] += slopes[0, k] * data[q]
+    return total if fits(bad) else np.nan
+
+
+accumulate_sparse = kernel(_accumulate_sparse, forceinline=True)
+
+
+@kernel
+def eager(
+    data, columns_, starts, target, weight, order, bounds, code, parameter, row, names, varying,
+    w, v, s, a, l1, b, intercept, out,
+):  # fmt: skip
+    """Batches that touch most features, or rules without a lazy form: the law on every coefficient at every step."""
+    f = w.dtype.type
+    features, outputs = w.shape
+    parameter = f(parameter)
+    g, gb = np.zeros((features, outputs), w.dtype), np.zeros((1, outputs), w.dtype)
+    p, pb = np.empty((features, outputs), w.dtype), np.empty(outputs, w.dtype)
+    z, slopes = np.zeros((1, outputs), w.dtype), np.zeros((1, outputs), w.dtype)
+    for t in range(out.shape[0]):
+        rows = batch_rows(order, bounds, t, out.shape[0])
+        fill(row, names, varying, t)
+        at, at_b = w, b[0]
+        if v is not None:
+            if row[0, LOOK] != 0 or row[1, LOOK] != 0:
+                look, look_b = f(row[0, LOOK]), f(row[1, LOOK])
+                for j in range(features):
+                    for k in range(outputs):
+                        p[j, k] = w[j, k] - look * v[j, k]
+                for k in range(outputs):
+                    pb[k] = b[0, k] - look_b * b[1, k]
+                at, at_b = p, pb
+        g[:] = f(0)
+        gb[:] = f(0)
+        scale = f(1.0 / rows.shape[0])
+        loss = accumulate_sparse(
+            data, columns_, starts, target, weight, rows, code, parameter, at, at_b, scale, g, gb, z, slopes
+        )
+        loss /= rows.shape[0]
+        if not finish(row, loss, g, gb, w, v, s, a, l1, b, intercept):
+            return t
+        out[t] = loss
+    return out.shape[0]
+
+
+@kernel
+def sparse_lanes(
+    data, columns_, starts, target, weight, order, edges, first, last, code, parameter, p, pb, scale, g, gb, losses
+):
+    """As `dense.lanes`, for CSR rows: `g` is [lanes, features, outputs]."""
+    f = p.dtype.type
+    parameter, outputs = f(parameter), p.shape[1]
+    z, slopes = np.zeros((1, outputs), p.dtype), np.zeros((1, outputs), p.dtype)
+    for lane in range(first, last):
+        g[lane] = f(0)
+        gb[lane] = f(0)
+        losses[lane] = accumulate_sparse(
+            data, columns_, starts, target, weight, order[edges[lane] : edges[lane + 1]], code, parameter, p, pb,
+            f(scale), g[lane], gb[lane], z, slopes,
+        )  # fmt: skip

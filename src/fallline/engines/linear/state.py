@@ -1,0 +1,110 @@
+"""How the registers of a linear model lie in memory while the linear engine runs.
+
+Outside, registers are flat vectors (`history.State`). Inside, coefficients are two-dimensional: class-major for
+dense rows, feature-major for sparse ones; the intercept's registers stand apart, [4, outputs]. What a kernel
+carries from one segment to the next lives here too, so that a plan cut anywhere gives the same bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from fallline.engines.linear import sparse
+from fallline.history import State
+from fallline.layout import Layout
+from fallline.rows import Registers
+
+
+@dataclass
+class Lazy:
+    """What untouched features of sparse data still owe: `stamps` by feature, and the maps since the block began."""
+
+    table: np.ndarray
+    stamps: np.ndarray
+    begin: int
+    constants: bytes
+    needs: Registers
+
+    def copy(self) -> Lazy:
+        return replace(self, table=self.table.copy(), stamps=self.stamps.copy())
+
+
+@dataclass
+class LinearState:
+    """The registers in the engine's own arrangement; `registers()` gives them flat and up to date.
+
+    Args:
+        step: the next update.
+        w, v, s, a: coefficients' registers, [outputs, features] (dense rows) or [features, outputs] (sparse rows).
+        b: the intercept's registers w, v, s, a: [4, outputs].
+        ahead: score of the next row and whether it holds (kernel `gram`).
+        scale: the factor of all coefficients (kernel `scaled`).
+        lazy: what untouched features owe (kernel `lazy`), or None.
+    """
+
+    step: int
+    w: np.ndarray
+    v: np.ndarray
+    s: np.ndarray
+    a: np.ndarray
+    b: np.ndarray
+    class_major: bool
+    layout: Layout
+    ahead: np.ndarray = field(default_factory=lambda: np.zeros(2))
+    scale: np.ndarray = field(default_factory=lambda: np.ones(1))
+    lazy: Lazy | None = None
+
+    @classmethod
+    def of(cls, state: State, layout: Layout, outputs: int, class_major: bool, dtype: np.dtype) -> LinearState:
+        """Arrange flat registers (copied) for the kernels."""
+        size = layout.parameters[0].size
+        parts, b = [], np.zeros((4, outputs), dtype)
+        for which, register in enumerate((state.w, state.v, state.s, state.a)):
+            # zeros cost nothing until they are written: a register that no row needs stays untouched memory
+            flat = np.zeros(layout.size, dtype) if register is None else np.array(register, dtype)
+            coef = flat[:size].reshape(-1, outputs)
+            parts.append(np.ascontiguousarray(coef.T) if class_major else np.ascontiguousarray(coef))
+            if layout.size > size:
+                b[which] = flat[size:]
+        return cls(state.step, *parts, b, class_major, layout)
+
+    def copy(self) -> LinearState:
+        """An independent copy."""
+        arrays = {n: getattr(self, n).copy() for n in ("w", "v", "s", "a", "b", "ahead", "scale")}
+        return replace(self, **arrays, lazy=None if self.lazy is None else self.lazy.copy())
+
+    def settle(self) -> None:
+        """Bring untouched features of sparse data up to date, in place."""
+        if self.scale[0] != 1:
+            self.w *= self.w.dtype.type(self.scale[0])
+            self.scale[0] = 1
+        if self.lazy is not None:
+            now = self.step - self.lazy.begin
+            sparse.settle(self.lazy.table, self.lazy.stamps, now, self.w, *self.present(self.lazy.needs))
+            self.lazy = None
+
+    def present(self, needs: Registers) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None, float | None]:
+        """v, s, a and the mark of a soft threshold, as kernels take them: None for what the rows do not need."""
+        return (
+            self.v if needs.v else None,
+            self.s if needs.s else None,
+            self.a if needs.a else None,
+            1.0 if needs.threshold else None,
+        )
+
+    def registers(self) -> State:
+        """The registers as flat vectors, every feature up to date (a copy; this state goes on as it was)."""
+        if self.scale[0] != 1 or self.lazy is not None:
+            settled = self.copy()
+            settled.settle()
+            return settled.registers()
+        size = self.layout.parameters[0].size
+        flats = []
+        for which, coef in enumerate((self.w, self.v, self.s, self.a)):
+            flat = np.empty(self.layout.size, coef.dtype)
+            flat[:size] = (coef.T if self.class_major else coef).reshape(-1)
+            flat[size:] = self.b[which] if self.layout.size > size else 0
+            flats.append(flat)
+        return State(self.step, *flats)

@@ -1,0 +1,131 @@
+"""Every exception of the library, and the one helper that words a suggestion.
+
+    FalllineError
+    ├── InvalidValue (ValueError)      a value that cannot stand: says what was given, what was expected, what to do
+    │   ├── UnknownName                a name that is not there, with "did you mean"
+    │   ├── NotARow                    an optimizer or option that the row machine does not express, refused by name
+    │   ├── NoClosedForm               a rule that has no exact form on sparse data
+    │   ├── PlanMismatch               a plan and a problem that do not belong together
+    │   └── TableError                 a file or frame that cannot be read right: carries file and line
+    ├── PlanEnded (IndexError)         update T of a plan of T updates was asked for
+    ├── Diverged (RuntimeError)        the descent left the finite numbers, or its loss exploded
+    ├── NoLearningRate (RuntimeError)  a range test without an answer: carries the verdict
+    ├── MissingExtra (ImportError)     a package of an extra is not installed: says the line to type
+    └── RunFolderError (OSError)       a run folder that cannot be used
+        ├── RunExists                  it holds another run, or an unfinished one
+        └── RunDamaged                 it does not verify
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class FalllineError(Exception):
+    """The root of every exception that fallline raises on purpose."""
+
+
+class InvalidValue(FalllineError, ValueError):
+    """A value that cannot stand: the message says what was given, what was expected and what to do."""
+
+
+class UnknownName(InvalidValue):
+    """A name that is not among those that exist."""
+
+    @classmethod
+    def among(cls, kind: str, name: str, known: Iterable[str], most: int = 20) -> UnknownName:
+        """Word the error for a `name` of some `kind` ("column", "metric", ...) that is not among `known`.
+
+        >>> str(UnknownName.among("column", "prise", ["price", "area"]))
+        "no column 'prise'; did you mean 'price'? columns: price, area"
+        """
+        names = [str(k) for k in known]
+        shown = ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")
+        plural = kind[:-1] + "ies" if kind.endswith("y") else kind + "s"
+        return cls(f"no {kind} {name!r};{did_you_mean(name, names)} {plural}: {shown}")
+
+
+class NotARow(InvalidValue):
+    """An optimizer or option that the row machine does not express, refused by name."""
+
+
+class NoClosedForm(InvalidValue):
+    """A rule that has no exact lazy form on sparse data."""
+
+
+class PlanMismatch(InvalidValue):
+    """A plan and a problem (or data, or layout) that do not belong together."""
+
+
+class TableError(InvalidValue):
+    """A file or frame that cannot be read right.
+
+    Attributes:
+        file: the file as the user named it, or None for a frame.
+        line: the line (1-based) where it goes wrong, or None where no single line does.
+    """
+
+    def __init__(self, message: str, *, file: str | None = None, line: int | None = None):
+        where = f"{file}:{line}: " if file and line else f"{file}: " if file else ""
+        super().__init__(where + message)
+        self.file, self.line = file, line
+
+
+class PlanEnded(FalllineError, IndexError):
+    """An update at or past the end of the plan was asked for; nothing was touched."""
+
+
+class Diverged(FalllineError, RuntimeError):
+    """The descent left the finite numbers, or its loss exploded.
+
+    Attributes:
+        step: the update that would have been made (it was not).
+        rows: the data rows of that step's batch, at most the first ten.
+        cause: the likely cause in words, or None.
+        run: the partial Run up to the step before, where `train` raised it.
+    """
+
+    def __init__(self, message: str, *, step: int, rows: tuple[int, ...] = (), cause: str | None = None):
+        super().__init__(message)
+        self.step, self.rows, self.cause = step, rows, cause
+        self.run = None
+
+
+class NoLearningRate(FalllineError, RuntimeError):
+    """A range test without an answer. `verdict` says why in a sentence."""
+
+    def __init__(self, verdict: str):
+        super().__init__(verdict)
+        self.verdict = verdict
+
+
+class MissingExtra(FalllineError, ImportError):
+    """A package that belongs to an extra is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str):
+        super().__init__(f"{purpose} needs the package {package!r}, which is not installed: pip install 'fallline[{extra}]'")
+        self.package, self.extra = package, extra
+
+
+class RunFolderError(FalllineError, OSError):
+    """A run folder that cannot be used."""
+
+
+class RunExists(RunFolderError):
+    """The folder already holds a run: another one, or an unfinished one."""
+
+
+class RunDamaged(RunFolderError):
+    """The folder's files do not verify."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A leading-space question naming the closest known name, or an empty string.
+
+    >>> did_you_mean("cosin", ["cosine", "linear"])
+    " did you mean 'cosine'?"
+    """
+    by_folded = {k.casefold(): k for k in known}
+    close = get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.6)
+    return f" did you mean {by_folded[close[0]]!r}?" if close else ""

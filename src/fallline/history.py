@@ -1,0 +1,159 @@
+"""What a run is in while it runs, and what it leaves: the state, a segment's trace, the outcome, the history."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Protocol
+
+import numpy as np
+
+from fallline.rows import Answer, Start
+
+
+@dataclass
+class State:
+    """The registers as flat vectors over a problem's layout, and the next update.
+
+    Args:
+        step: the next update, 0 .. T.
+        w: the parameters, (P,).
+        v, s, a: velocity, second moment and average, (P,); None stands for zeros that nothing has touched yet
+            (`a` None stands for a copy of `w`).
+    """
+
+    step: int
+    w: np.ndarray
+    v: np.ndarray | None = None
+    s: np.ndarray | None = None
+    a: np.ndarray | None = None
+
+    @classmethod
+    def begin(cls, weights: np.ndarray, start: Start | None = None, dtype: Any = np.float64) -> State:
+        """The state before update 0: `v`, `s` and `a` as the rule's `Start` says."""
+        start = start or Start()
+        w = np.array(weights, dtype)
+        return cls(0, w, w.copy() if start.v_from_w else np.zeros_like(w), np.full_like(w, start.s), w.copy())
+
+    def copy(self) -> State:
+        """An independent copy."""
+        return State(self.step, *(None if r is None else r.copy() for r in (self.w, self.v, self.s, self.a)))
+
+    def registers(self) -> State:
+        """The registers flat and up to date: this state itself (engines with their own arrangement convert)."""
+        return self
+
+    def answer(self, answer: Answer) -> np.ndarray:
+        """c_w*w + c_v*v + c_a*a: the parameters that predictions, validation and exports use, (P,)."""
+        if (answer.w, answer.v, answer.a) == (1, 0, 0):
+            return self.w.copy()
+        zero = np.zeros_like(self.w)
+        v, a = (zero if self.v is None else self.v), (self.w if self.a is None else self.a)
+        return answer.w * self.w + answer.v * v + answer.a * a
+
+
+class Settled(Protocol):
+    """What `train` asks of any engine's state."""
+
+    step: int
+
+    def copy(self) -> Any: ...
+
+    def registers(self) -> State: ...
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What falls out of a segment: the mean loss of each update's batch, before the update; float64 (steps done,)."""
+
+    loss: np.ndarray
+
+
+@dataclass(frozen=True)
+class Advance:
+    """What an engine returns: the state after the last good update, the trace, and where and why it stopped early."""
+
+    state: Any
+    trace: Trace
+    stopped_at: int | None = None
+    reason: str = ""
+
+
+class Outcome(Enum):
+    """How a run ended, as a sentence."""
+
+    Finished = "the plan was carried out to its last update"
+    EarlyStopped = "stopped early: the validation score no longer improved"
+    Diverged = "the descent diverged; the weights are those before the failing update"
+    TimeUp = "stopped: the time budget was used up"
+    Interrupted = "interrupted; the weights are those of the last update made"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass
+class History:
+    """What happened: losses, evaluations, decisions.
+
+    Attributes:
+        losses: parts of the per-update loss, float64, in order (see `loss`).
+        evaluations: one flat dict per evaluation: step, epoch, seconds, lr, loss, and the validation's metrics.
+        journal: one dict per decision: what, value, why.
+        path: positions (updates + 1, P) of a teaching problem, or None.
+    """
+
+    losses: list[np.ndarray] = field(default_factory=list)
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    journal: list[dict[str, Any]] = field(default_factory=list)
+    path: np.ndarray | None = None
+
+    @property
+    def loss(self) -> np.ndarray:
+        """The mean loss of each update's batch, before the update; float64 (updates,)."""
+        if len(self.losses) > 1:
+            self.losses[:] = [np.concatenate(self.losses)]
+        return self.losses[0] if self.losses else np.empty(0)
+
+    @property
+    def steps(self) -> int:
+        """Updates made."""
+        return sum(map(len, self.losses))
+
+    def note(self, what: str, value: Any, why: str) -> None:
+        """Write a decision into the journal."""
+        self.journal.append({"what": what, "value": value, "why": why})
+
+    def columns(self) -> dict[str, list[Any]]:
+        """The evaluations by column; what an evaluation lacks is None."""
+        names = dict.fromkeys(k for e in self.evaluations for k in e)
+        return {n: [e.get(n) for e in self.evaluations] for n in names}
+
+    def to_pandas(self) -> Any:
+        """The evaluations as a pandas frame, one row each.
+
+        Raises:
+            MissingExtra: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            from fallline.errors import MissingExtra
+
+            raise MissingExtra("pandas", "tables", "History.to_pandas") from None
+        return pandas.DataFrame(self.columns())
+
+    def lines(self) -> Iterator[str]:
+        """The history as JSON lines: decisions, then evaluations. NaN stands as NaN."""
+        for entry in self.journal:
+            yield json.dumps({"kind": "decision", **entry}, default=str)
+        for entry in self.evaluations:
+            yield json.dumps({"kind": "evaluation", **entry}, default=float)
+
+    def __repr__(self) -> str:
+        return f"History(updates={self.steps}, evaluations={len(self.evaluations)}, decisions={len(self.journal)})"
+
+
+__all__ = ["Advance", "History", "Outcome", "Settled", "State", "Trace"]

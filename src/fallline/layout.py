@@ -1,0 +1,63 @@
+"""The layout of a problem's parameters: names, shapes and roles over one flat vector.
+
+Registers are flat vectors; the layout says which stretch of them is which parameter. A `Plan` carries group
+*patterns*; matched against a layout they say which row each parameter obeys.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+Role = Literal["weight", "bias", "norm"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One named array of a problem. `role` decides weight decay: biases and normalisation are left alone."""
+
+    name: str
+    shape: tuple[int, ...]
+    role: Role = "weight"
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The parameters of a problem in the order in which they lie in the flat registers."""
+
+    parameters: tuple[Parameter, ...]
+
+    @cached_property
+    def size(self) -> int:
+        """Number of scalars in one register."""
+        return sum(p.size for p in self.parameters)
+
+    @cached_property
+    def slices(self) -> tuple[slice, ...]:
+        """Where each parameter lies in a flat register."""
+        edges = np.cumsum([0] + [p.size for p in self.parameters]).tolist()
+        return tuple(slice(a, b) for a, b in zip(edges, edges[1:], strict=False))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(p.name for p in self.parameters)
+
+    def split(self, flat: np.ndarray) -> dict[str, np.ndarray]:
+        """Named, shaped views of a flat register."""
+        return {p.name: flat[s].reshape(p.shape) for p, s in zip(self.parameters, self.slices, strict=True)}
+
+    def join(self, named: Mapping[str, np.ndarray], dtype: np.dtype | type = np.float64) -> np.ndarray:
+        """The flat register that holds these named arrays (a copy)."""
+        flat = np.empty(self.size, dtype)
+        for p, s in zip(self.parameters, self.slices, strict=True):
+            flat[s] = np.asarray(named[p.name], dtype).reshape(-1)
+        return flat

@@ -1,0 +1,325 @@
+"""The plan: data rows x epochs x batches x optimizer x seed, as one frozen value; and the segments engines run.
+
+Everything that will happen is a pure function of the plan: update t's row of numbers, its learning rate and its
+batch. So a plan can be read before it runs, cut anywhere, resumed from one integer, and compared by its fingerprint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fallline import rows as row_machine
+from fallline.batches import Batches
+from fallline.errors import InvalidValue, PlanEnded, PlanMismatch
+from fallline.layout import Layout
+from fallline.lengths import Clock
+from fallline.plan_check import checked_batches, checked_optimizer, checked_rows, checked_steps, checked_whole
+from fallline.rows import Rows
+from fallline.rules import Group, auto, resolve_groups, rule_from_json
+from fallline.schedules import Schedule, curve_of, schedule
+from fallline.segment import Segment, Stream
+
+if TYPE_CHECKING:
+    from fallline.plan_text import PlanTable
+    from fallline.sampler import PlanSampler
+
+SCHEMA = 1
+"""Version of the plan's JSON; the version of the row's columns stands beside it."""
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Plan:
+    """What a descent will do, update by update.
+
+    Args:
+        problem: anything with `.rows`; or give `rows` instead. With neither, the rows are a stream: give `steps`.
+        rows: number of data rows N.
+        epochs: passes over the rows; may be a fraction.
+        steps: updates, instead of epochs.
+        batch_size: rows of a batch over all processes, or a `Batches`; left out, 64 (all rows where there are fewer).
+        optimizer: a rule; left out, SGD(lr=auto, momentum=0.9).
+        seed: seed of the order of rows.
+
+    Raises:
+        InvalidValue: a value that cannot stand; the message says what to do.
+
+    >>> from fallline.rules import SGD
+    >>> plan = Plan(rows=1000, epochs=2, batch_size=100, optimizer=SGD(lr=0.1))
+    >>> plan.steps, plan.steps_per_epoch
+    (20, 10)
+    """
+
+    rows: int | None
+    steps: int
+    batch_size: Batches
+    optimizer: Any
+    seed: int
+    notes: tuple[str, ...] = field(compare=False)
+    _orders: dict[int, np.ndarray] = field(compare=False)
+
+    def __init__(
+        self,
+        problem: Any = None,
+        *,
+        rows: int | None = None,
+        epochs: float | None = None,
+        steps: int | None = None,
+        batch_size: int | Batches | None = None,
+        optimizer: Any = None,
+        seed: int = 0,
+    ):
+        rows = checked_rows(problem, rows)
+        batches = checked_batches(batch_size, rows)
+        self._set("rows", rows)
+        self._set("batch_size", batches)
+        self._set("steps", checked_steps(epochs, steps, None if rows is None else batches.steps_per_epoch(rows)))
+        self._set("optimizer", checked_optimizer(optimizer))
+        self._set("seed", checked_whole("seed", seed, 0))
+        self._set("notes", ())
+        self._set("_orders", {})
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _with(self, **changes: Any) -> Plan:
+        same = {"rows": self.rows, "steps": self.steps, "batch_size": self.batch_size, "optimizer": self.optimizer, "seed": self.seed}
+        notes = changes.pop("notes", self.notes)
+        plan = Plan(**(same | changes))
+        plan._set("notes", notes)
+        return plan
+
+    def __repr__(self) -> str:
+        per = self.steps_per_epoch
+        length = f"epochs={self.steps // per}" if per and self.steps % per == 0 else f"steps={self.steps}"
+        rows = "" if self.rows is None else f"rows={self.rows}, "
+        return f"Plan({rows}{length}, batch_size={self.batch_size!r}, optimizer={self.optimizer!r}, seed={self.seed})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_orders": {}}
+
+    # ----------------------------------------------------------------------------------------------- time
+
+    @property
+    def steps_per_epoch(self) -> int | None:
+        """Updates in one pass over the rows; None where the rows are unknown."""
+        return None if self.rows is None else self.batch_size.steps_per_epoch(self.rows)
+
+    @property
+    def epochs(self) -> float | None:
+        """Passes over the rows; None where the rows are unknown."""
+        return None if self.steps_per_epoch is None else self.steps / self.steps_per_epoch
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(self.steps, self.steps_per_epoch)
+
+    @property
+    def lr_is_auto(self) -> bool:
+        """Whether the learning rate is still to be found."""
+        return self.optimizer.lr is auto
+
+    def lr_at(self, steps: Any = None) -> np.ndarray:
+        """The learning rate at updates `steps` (all where left out), float64: the schedule's value, before multipliers."""
+        at = np.arange(self.steps) if steps is None else np.asarray(steps, np.int64)
+        if self.lr_is_auto:
+            raise InvalidValue("the learning rate is auto: give a number, or plan.with_lr(fl.find_lr(problem, plan))")
+        rule = self.optimizer
+        shape = getattr(rule, "schedule", None)
+        curve = curve_of(rule.lr, self.clock) if shape is None else curve_of(schedule(shape), self.clock, rule.lr)
+        values = curve(at) if callable(curve) else curve
+        return np.broadcast_to(np.asarray(values, np.float64), at.shape).copy()
+
+    # ------------------------------------------------------------------------------------------- segments
+
+    def rows_between(self, start: int, stop: int, layout: Layout | None = None) -> tuple[Rows, tuple[int, ...]]:
+        """The rows of updates start .. stop-1 by group, and the group of each parameter (one group without a layout)."""
+        self._inside(start, stop)
+        groups, group_of = ((Group(),), ()) if layout is None else resolve_groups(self.optimizer, layout)
+        return self.optimizer.rows(self.clock, groups, start, stop), tuple(group_of)
+
+    def segment(self, start: int, stop: int, layout: Layout) -> Segment:
+        """Updates start .. stop-1 made concrete; the same bits wherever a plan is cut.
+
+        Raises:
+            PlanEnded: `stop` lies past the end; nothing was touched.
+            InvalidValue: the learning rate is still auto, or start and stop are not in order.
+        """
+        rows, group_of = self.rows_between(start, stop, layout)
+        batches = self.batch_size
+        if self.rows is None or batches.is_full:
+            return Segment(start, stop, rows, group_of, None, None, None, batches.chunk)
+        size = self._stream.batch
+        following = int(self._rows_of(stop, stop + 1)[0]) if size == 1 and stop < self.steps else None
+        return Segment(start, stop, rows, group_of, self._rows_of(start, stop), size, following, batches.chunk, self._stream)
+
+    def batches(self, start: int = 0) -> Iterator[np.ndarray]:
+        """The batches of updates start .. T-1: one array of data rows each."""
+        self._know_rows("batches")
+        self._inside(start, max(start, self.steps))
+        for t in range(start, self.steps):
+            yield np.arange(self.rows or 0) if self.batch_size.is_full else self._rows_of(t, t + 1).copy()
+
+    def sampler(self, rank: int = 0, world: int = 1, start: int = 0) -> PlanSampler:
+        """A batch sampler for `torch.utils.data.DataLoader(data, batch_sampler=...)`: one epoch per iteration.
+
+        Args:
+            rank, world: this process and how many there are; each takes its contiguous share of every global batch.
+            start: the update to start at.
+        """
+        from fallline.sampler import PlanSampler
+
+        self._know_rows("a sampler")
+        return PlanSampler(self, rank, world, start)
+
+    @property
+    def _stream(self) -> Stream:
+        n, per = self.rows or 0, self.steps_per_epoch or 1
+        size = self.batch_size.size or n
+        return Stream(min(n, per * size), size, per)
+
+    @property
+    def _smallest_batch(self) -> int:
+        stream = self._stream
+        return stream.rows - (stream.per_epoch - 1) * stream.batch
+
+    def _rows_of(self, start: int, stop: int) -> np.ndarray:
+        """Data rows of updates start .. stop-1, end to end; a view where they lie in one epoch."""
+        stream = self._stream
+        a, b = stream.position(start), stream.position(stop)
+        parts = []
+        for epoch in range(a // stream.rows, -(-b // stream.rows)):
+            base = epoch * stream.rows
+            parts.append(self._order(epoch)[max(a - base, 0) : min(b - base, stream.rows)])
+        return parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else self._order(0)[:0]
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """The order of rows in an epoch; two epochs are kept, so that short segments cost no shuffle."""
+        order = self._orders.get(epoch)
+        if order is None:
+            order = self.batch_size.order.indices(self.rows or 0, self.seed, epoch)
+            for old in list(self._orders)[:-1]:
+                self._orders.pop(old, None)
+            self._orders[epoch] = order
+        return order
+
+    def _inside(self, start: int, stop: int) -> None:
+        if stop > self.steps:
+            raise PlanEnded(f"update {stop - 1} was asked for and the plan ends with update {self.steps - 1}: make a longer plan")
+        if not 0 <= start <= stop:
+            raise InvalidValue(f"segment({start}, {stop}): expected 0 <= start <= stop <= {self.steps}")
+
+    def _know_rows(self, what: str) -> None:
+        if self.rows is None:
+            raise PlanMismatch(f"{what} of a plan that does not know its rows: give Plan(rows=...) or Plan(problem, ...)")
+
+    # -------------------------------------------------------------------------------------------- changes
+
+    def with_lr(self, lr: Any) -> Plan:
+        """This plan with another learning rate: a number, a Schedule, or what `find_lr` gave."""
+        value = lr if isinstance(lr, (int, float, Schedule, np.number)) or lr is auto else getattr(lr, "lr", lr)
+        if isinstance(value, np.number):
+            value = float(value)
+        return self._with(optimizer=self.optimizer.with_lr(value))
+
+    def with_batch_size(self, size: int | Batches) -> Plan:
+        """This plan with other batches over the same epochs, its learning rate rescaled.
+
+        Law: lr * k for SGD and its momentum, lr * sqrt(k) for adaptive rules, k = new size / old size; values inside a
+        schedule that are absolute stay. `plan.notes` and `explain()` say what was done.
+
+        Source: Goyal et al. 2017 (linear); Malladi et al. 2022 (square root).
+        """
+        self._know_rows("with_batch_size")
+        if isinstance(size, Batches):
+            batches = size
+        else:
+            batches = Batches(size) if self.batch_size.is_full else replace(self.batch_size, size=size)
+        fresh = Plan(rows=self.rows, epochs=self.epochs, batch_size=batches, optimizer=self.optimizer, seed=self.seed)
+        k = fresh._stream.batch / self._stream.batch
+        if k == 1 or self.lr_is_auto:
+            note = f"batch size {self._stream.batch} -> {fresh._stream.batch}: lr is auto, so it is found for the new size"
+            return fresh._with(notes=(*self.notes, *([] if k == 1 else [note])))
+        adaptive = self.optimizer.rows(self.clock, (Group(),), 0, 1).registers.s
+        factor = math.sqrt(k) if adaptive else k
+        note = (
+            f"batch size {self._stream.batch} -> {fresh._stream.batch}: lr was multiplied by {factor:.4g} "
+            f"({'square root' if adaptive else 'linear'} rule)" + ("; start with a warmup, or test the rate" if k > 1 else "")
+        )
+        return fresh._with(optimizer=self.optimizer.with_lr(self.optimizer.lr * factor), notes=(*self.notes, note))
+
+    # -------------------------------------------------------------------------------------------- records
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values from which `Plan.from_json` makes this plan again."""
+        return {
+            "schema": SCHEMA,
+            "row_columns": row_machine.VERSION,
+            "rows": self.rows,
+            "steps": self.steps,
+            "batch_size": self.batch_size.to_json(),
+            "optimizer": self.optimizer.to_json(),
+            "seed": self.seed,
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any] | str) -> Plan:
+        """The plan of `to_json`, given as its dictionary or as text.
+
+        Raises:
+            InvalidValue: not a plan, or one of a newer version.
+        """
+        try:
+            values = json.loads(data) if isinstance(data, str) else dict(data)
+            versions = values["schema"], values["row_columns"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise InvalidValue(f"not a plan: expected the JSON of plan.to_json() ({type(error).__name__}: {error})") from error
+        if versions != (SCHEMA, row_machine.VERSION):
+            known = (SCHEMA, row_machine.VERSION)
+            raise InvalidValue(f"plan of versions {versions}, this fallline reads {known}: use the version that wrote it")
+        plan = cls(
+            rows=values["rows"], steps=values["steps"], seed=values["seed"],
+            batch_size=Batches.from_json(values["batch_size"]), optimizer=rule_from_json(values["optimizer"]),
+        )  # fmt: skip
+        plan._set("notes", tuple(values.get("notes", ())))
+        return plan
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 (hex) of all that decides what happens."""
+        values = {k: v for k, v in self.to_json().items() if k != "notes"}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+    # ------------------------------------------------------------------------------------------- showing
+
+    def explain(self, problem: Any = None) -> str:
+        """What will happen, in a few lines; with a problem, which parameter falls into which group."""
+        from fallline.plan_text import explain
+
+        return explain(self, problem)
+
+    def table(self, steps: Any = None) -> PlanTable:
+        """The columns of the row machine that matter in this plan, at some updates (a dozen where left out)."""
+        from fallline.plan_text import table
+
+        return table(self, steps)
+
+    def plot(self) -> Any:
+        """The learning rate by update, as a `charts.Picture`."""
+        from fallline import charts
+
+        at = np.unique(np.linspace(0, self.steps - 1, min(self.steps, 4000)).astype(np.int64))
+        return charts.lr_curve(at, self.lr_at(at), steps_per_epoch=self.steps_per_epoch)
+
+    def _repr_html_(self) -> str:
+        from fallline.plan_text import html
+
+        return html(self)

@@ -1,0 +1,337 @@
+"""Linear models with their training data: least squares, logistic, softmax, Huber, hinge and Poisson.
+
+    loss(w)     = (1/m) sum_i weight_i * loss(x_i . coef + intercept, y_i)
+    gradient(w) = (1/m) sum_i weight_i * slope_i * x_i
+
+over the m rows of a batch; sample weights are scaled once to mean 1 over the data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from fallline.errors import InvalidValue
+from fallline.layout import Layout
+from fallline.problems import arrays
+from fallline.problems.losses import SOFTMAX, Loss
+from fallline.problems.model import LinearModel, Weights
+
+
+@dataclass(frozen=True)
+class MeanLoss(Loss):
+    """A loss bound to a problem's rows: `problem.loss(w)` is its mean over them, `problem.loss(w, batch)` over a batch."""
+
+    problem: LinearProblem | None = field(default=None, compare=False, repr=False)
+
+    def __call__(self, w: np.ndarray, batch: np.ndarray | None = None) -> float:
+        """Mean loss of the rows `batch` (all rows where it is None) at the flat weights `w`."""
+        assert self.problem is not None
+        return self.problem._mean(w, batch, None)[0]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LinearProblem:
+    """A linear model with its training data; made by `logistic`, `softmax`, `least_squares`, `huber`, `hinge`, `poisson`.
+
+    Attributes:
+        X: [rows, features], C-contiguous float32 or float64, or CSR with int64 indptr.
+        target: X's type, [rows] (the class index where there are classes) or [rows, outputs].
+        weight: [rows] with mean 1, or None.
+        model: the model without the data.
+        notes: sentences on what was converted on the way in.
+    """
+
+    X: Any
+    target: np.ndarray
+    weight: np.ndarray | None
+    model: LinearModel
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def rows(self) -> int:
+        return self.X.shape[0]
+
+    @property
+    def features(self) -> int:
+        return self.X.shape[1]
+
+    @property
+    def outputs(self) -> int:
+        return self.model.outputs
+
+    @cached_property
+    def loss(self) -> MeanLoss:
+        """The loss of a row (`.name`, `.code`, `.value`, `.slope`); called with weights, its mean over the data."""
+        return MeanLoss(self.model.loss.name, self.model.loss.parameter, self)
+
+    @property
+    def intercept(self) -> bool:
+        return self.model.intercept
+
+    @property
+    def classes(self) -> np.ndarray | None:
+        return self.model.classes
+
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        return self.model.feature_names
+
+    @property
+    def layout(self) -> Layout:
+        return self.model.layout
+
+    @property
+    def name(self) -> str:
+        return self.model.loss.name
+
+    @property
+    def sparse(self) -> bool:
+        return not isinstance(self.X, np.ndarray)
+
+    def __repr__(self) -> str:
+        kind = f"{self.X.nnz:,} non-zeros of " if self.sparse else ""
+        return f"<{self.name} problem: {kind}{self.rows:,} rows x {self.features:,} features, {self.X.dtype}>"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of the kind, shapes, types and bytes of the data, and of the classes."""
+        digest = hashlib.sha256(repr(sorted(self.model.to_json().items(), key=lambda kv: kv[0])).encode())
+        parts = [self.X.data, self.X.indices, self.X.indptr] if self.sparse else [self.X]
+        for part in [*parts, self.target, *([] if self.weight is None else [self.weight])]:
+            digest.update(f"{part.dtype.str}{part.shape}".encode())
+            step = max(1, arrays.CHUNK_BYTES // max(1, part[:1].nbytes))
+            for a in range(0, len(part), step):
+                digest.update(part[a : a + step].tobytes())
+        return digest.hexdigest()
+
+    def start(self) -> np.ndarray:
+        """Zeros, float64 [layout.size]: a convex loss needs no other start."""
+        return np.zeros(self.layout.size)
+
+    def gradient(self, w: np.ndarray, batch: np.ndarray | None = None, *, chunk: int | None = None) -> tuple[float, np.ndarray]:
+        """Mean loss and gradient in float64, computed in chunks of rows, so that memory is that of one chunk.
+
+        Args:
+            w: flat weights [layout.size].
+            batch: row numbers (a row may occur more than once), or None for all rows.
+            chunk: rows of one chunk; None takes 8 MB.
+
+        >>> line = least_squares([[1.0], [2.0]], [1.0, 2.0], intercept=False)
+        >>> line.gradient(np.zeros(1))
+        (1.25, array([-2.5]))
+        """
+        g = np.zeros(self.layout.size)
+        loss, _ = self._mean(w, batch, g, chunk)
+        return loss, g
+
+    def _mean(self, w: np.ndarray, batch: Any, g: np.ndarray | None, chunk: int | None = None) -> tuple[float, np.ndarray | None]:
+        """Mean loss; the gradient is added into `g` where it is given. (Overflow is left to show as inf or NaN.)"""
+        total, loss = 0.0, self.model.loss
+        count = self.rows if batch is None else len(batch)
+        w = np.asarray(w, np.float64)
+        size = self.layout.parameters[0].size
+        coef = w[:size].reshape(self.features, -1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for X, y, weight in self._chunks(batch, chunk):
+                z = X @ coef + (w[size:] if self.intercept else 0.0)
+                if loss.code != SOFTMAX:
+                    y = y.reshape(len(y), -1)
+                value = loss.value(z, y)
+                value = value.sum(axis=1) if value.ndim > 1 else value
+                total += float(value.sum() if weight is None else value @ weight)
+                if g is None:
+                    continue
+                slope = loss.slope(z, y)
+                slope = slope if weight is None else slope * weight[:, None]
+                g[:size] += (X.T @ slope).reshape(-1)
+                if self.intercept:
+                    g[size:] += slope.sum(axis=0)
+            if g is not None:
+                g /= count
+        return total / count, g
+
+    def _chunks(self, batch: Any, chunk: int | None) -> Iterator[tuple[Any, np.ndarray, np.ndarray | None]]:
+        """Rows, targets and weights in float64, a bounded number of rows at a time."""
+        width = max(1, self.X.nnz // self.rows) if self.sparse else self.features
+        step = chunk or max(1, arrays.CHUNK_BYTES // (8 * (width + self.outputs)))
+        for a in range(0, self.rows if batch is None else len(batch), step):
+            at = slice(a, a + step) if batch is None else batch[a : a + step]
+            X = self.X[at].astype(np.float64, copy=False)
+            weight = None if self.weight is None else self.weight[at].astype(np.float64)
+            yield X, self.target[at].astype(np.float64), weight
+
+    def scores(self, weights: Weights, X: Any) -> np.ndarray:
+        """x . coef + intercept of every row of `X`; see `LinearModel.scores`."""
+        return self.model.scores(weights, X)
+
+    def predict(self, weights: Weights, X: Any) -> np.ndarray:
+        """Labels, numbers or rates of every row of `X`; see `LinearModel.predict`."""
+        return self.model.predict(weights, X)
+
+    def predict_proba(self, weights: Weights, X: Any) -> np.ndarray:
+        """Probability of each class; see `LinearModel.predict_proba`."""
+        return self.model.predict_proba(weights, X)
+
+    def on(self, X: Any, y: Any, weights: Any = None) -> LinearProblem:
+        """The same model on other data (for validation), with the same classes and features.
+
+        Raises:
+            InvalidValue: other features, or a label that is not among the classes.
+        """
+        data = self.model.rows(X)
+        target = _target(self.model.loss, y, data.shape[0], data.dtype, self.classes)[0]
+        if target.shape[1:] != self.target.shape[1:]:
+            raise InvalidValue(f"y has shape {target.shape}: expected {self.outputs} outputs, as in the training data")
+        return LinearProblem(data, target, arrays.sample_weights(weights, data.shape[0], data.dtype), self.model)
+
+    @cached_property
+    def _scales(self) -> np.ndarray:
+        total = np.zeros(self.features)
+        for X, _, _ in self._chunks(None, None):
+            total += X.multiply(X).sum(axis=0) if self.sparse else np.einsum("ij,ij->j", X, X)
+        return np.sqrt(total / self.rows)
+
+    def scales(self) -> np.ndarray:
+        """Root mean square of each column, float64 [features]: an unscaled column stands out."""
+        return self._scales
+
+    def feature_name(self, column: int) -> str:
+        """A column's name for messages: `'income'`, or `column 3` where columns have no names."""
+        return arrays.column_name(self.feature_names, column)
+
+    def curvature(self, iterations: int = 30) -> float | None:
+        """An upper estimate of the largest curvature: that of the loss times the top eigenvalue of (1/N) X'X (weighted).
+
+        By power iteration, so a little low where eigenvalues lie close. None for losses without a bound (hinge, Poisson).
+        """
+        bound = self.model.loss.curvature
+        if bound is None:
+            return None
+        u = self._scales + 1e-300
+        extra, value = (1.0 if self.intercept else 0.0), 0.0
+        for _ in range(iterations):
+            norm = float(np.hypot(np.linalg.norm(u), extra))
+            u, extra, total, more = u / norm, extra / norm, np.zeros(self.features), 0.0
+            for X, _, weight in self._chunks(None, None):
+                z = X @ u + (extra if self.intercept else 0.0)
+                z = z if weight is None else z * weight
+                total += X.T @ z
+                more += float(z.sum()) if self.intercept else 0.0
+            u, extra = total / self.rows, more / self.rows
+            value = float(np.hypot(np.linalg.norm(u), extra))
+            if value == 0:
+                break
+        return bound * value
+
+
+def least_squares(X: Any, y: Any, *, weights: Any = None, intercept: bool = True, feature_names: Any = None) -> LinearProblem:
+    """Linear regression, loss (z - y)^2 / 2; with y [rows, outputs], one column of coefficients for each output.
+
+    Args:
+        X: [rows, features] numbers: array, memory map, frame, or SciPy sparse. C-order float32 and float64 are not copied.
+        y: [rows] or [rows, outputs] finite numbers.
+        weights: [rows] sample weights, not negative; scaled to mean 1.
+        intercept: whether a constant is learnt.
+        feature_names: names by column; a frame brings its own.
+
+    Raises:
+        InvalidValue: data that cannot be used; the message names row and column.
+
+    >>> least_squares([[1.0], [2.0]], [1.0, 2.0])
+    <least_squares problem: 2 rows x 1 features, float64>
+    """
+    return _problem(Loss("least_squares"), X, y, weights, intercept, feature_names)
+
+
+def huber(
+    X: Any, y: Any, *, delta: float = 1.0, weights: Any = None, intercept: bool = True, feature_names: Any = None
+) -> LinearProblem:
+    """Regression that outliers cannot pull far: squared up to an error of `delta` (in units of y), linear beyond.
+
+    Arguments and errors otherwise as `least_squares`, one output.
+    """
+    if isinstance(delta, bool) or not isinstance(delta, (int, float, np.number)) or not (np.isfinite(delta) and delta > 0):
+        raise InvalidValue(f"delta={delta!r}: expected a number above 0, in units of y")
+    return _problem(Loss("huber", float(delta)), X, y, weights, intercept, feature_names)
+
+
+def poisson(X: Any, y: Any, *, weights: Any = None, intercept: bool = True, feature_names: Any = None) -> LinearProblem:
+    """Regression of counts or rates with a log link, loss e^z - y z; predictions are e^z.
+
+    Arguments and errors otherwise as `least_squares`, one output; a negative y is an error.
+    """
+    return _problem(Loss("poisson"), X, y, weights, intercept, feature_names)
+
+
+def logistic(X: Any, y: Any, *, weights: Any = None, intercept: bool = True, feature_names: Any = None) -> LinearProblem:
+    """Logistic regression of two classes, loss log(1 + e^z) - y z with y 0 for the first class and 1 for the second.
+
+    Args:
+        X: as in `least_squares`.
+        y: [rows] labels of any type, sorted into two classes.
+        weights, intercept, feature_names: as in `least_squares`.
+
+    Raises:
+        InvalidValue: not exactly two classes, or data that cannot be used.
+
+    >>> logistic([[0.0], [1.0]], ["no", "yes"]).classes
+    array(['no', 'yes'], dtype='<U3')
+    """
+    return _problem(Loss("logistic"), X, y, weights, intercept, feature_names)
+
+
+def softmax(X: Any, y: Any, *, weights: Any = None, intercept: bool = True, feature_names: Any = None) -> LinearProblem:
+    """Multinomial logistic regression, loss log(sum_k e^(z_k)) - z_y: one column of coefficients for each class.
+
+    Arguments and errors as `logistic`, two classes or more.
+    """
+    return _problem(Loss("softmax"), X, y, weights, intercept, feature_names)
+
+
+def hinge(
+    X: Any, y: Any, *, squared: bool = False, weights: Any = None, intercept: bool = True, feature_names: Any = None
+) -> LinearProblem:
+    """The linear support vector machine of two classes, loss max(0, 1 - s z), squared on request.
+
+    Arguments and errors otherwise as `logistic`.
+    """
+    return _problem(Loss("squared_hinge" if squared else "hinge"), X, y, weights, intercept, feature_names)
+
+
+def _problem(loss: Loss, X: Any, y: Any, weights: Any, intercept: bool, feature_names: Any) -> LinearProblem:
+    names = None if feature_names is None else tuple(str(n) for n in feature_names)
+    data = arrays.matrix(X, names)
+    rows, features = data.X.shape
+    target, classes = _target(loss, y, rows, data.X.dtype, None)
+    outputs = len(classes) if loss.code == SOFTMAX and classes is not None else target.shape[1] if target.ndim == 2 else 1
+    model = LinearModel(loss, features, outputs, intercept, classes, data.names)
+    return LinearProblem(data.X, target, arrays.sample_weights(weights, rows, data.X.dtype), model, data.notes)
+
+
+def _target(loss: Loss, y: Any, rows: int, dtype: Any, classes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """The targets as kernels read them, and the classes."""
+    if loss.classifies:
+        found, index = arrays.labels(y, rows, classes)
+        if classes is None:
+            _enough_classes(loss, found)
+        return np.ascontiguousarray(index, dtype), found
+    target = arrays.numbers(y, rows, "y", dtype)
+    if target.ndim > 2 or (target.ndim == 2 and loss.name != "least_squares"):
+        raise InvalidValue(f"y has shape {target.shape}: expected one number per row (only least_squares takes several outputs)")
+    if loss.name == "poisson" and (target < 0).any():
+        row = int(np.argmax(target < 0))
+        raise InvalidValue(f"y is {target[row]:g} at row {row}: expected counts or rates of at least 0 for poisson")
+    return target, None
+
+
+def _enough_classes(loss: Loss, classes: np.ndarray) -> None:
+    if len(classes) == 1:
+        raise InvalidValue(f"y holds one class only ({arrays.shown(classes)}): expected at least two; nothing can be learnt")
+    if len(classes) > 2 and loss.code != SOFTMAX:
+        raise InvalidValue(f"y holds {len(classes)} classes ({arrays.shown(classes)}): {loss.name} takes two; use fl.softmax(X, y)")
