@@ -1,0 +1,105 @@
+"""How rules write rows: hyperparameters over time, the columns that every rule shares, and the columns laid together.
+
+Which columns vary is a property of the rule, never of the stretch that is asked for: a schedule makes its columns
+vary everywhere. So every segment of a plan needs the same registers, and a cut changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fallline.errors import InvalidValue
+from fallline.lengths import Clock
+from fallline.rows import COLUMNS, FROZEN, INDEX, NEUTRAL, Rows
+from fallline.rules.groups import Group
+from fallline.schedules import Schedule, curve_of
+
+Column = float | np.ndarray
+"""A constant, or one value an update: float64 (updates,)."""
+
+
+class Auto:
+    """A learning rate still to be found: by `find_lr`, by `train`, or by `fit`."""
+
+    def __repr__(self) -> str:
+        return "auto"
+
+
+auto = Auto()
+
+
+def over_time(value: float | Schedule, clock: Clock, t: np.ndarray, peak: float | None = None) -> Column:
+    """A hyperparameter at the updates `t`: a float where it is constant."""
+    curve = curve_of(value, clock, peak)
+    return curve if isinstance(curve, (int, float)) else curve(t)
+
+
+def learning_rate(rule: Any, clock: Clock, t: np.ndarray) -> Column:
+    """The rule's lr at the updates `t`: its schedule with `lr` as the peak, or `lr` itself.
+
+    Raises:
+        InvalidValue: lr is still `auto`.
+    """
+    if isinstance(rule.lr, Auto):
+        raise InvalidValue("lr is auto: find it first, with plan.with_lr(find_lr(problem, plan)), or let train or fit do so")
+    if rule.schedule is None:
+        return over_time(rule.lr, clock, t)
+    return over_time(rule.schedule, clock, t, rule.lr)
+
+
+def check_hyper(where: str, name: str, value: Any, below: float = math.inf, least: float = 0.0) -> None:
+    """Refuse a hyperparameter that is neither a schedule nor a number in [least, below)."""
+    if isinstance(value, Schedule):
+        return
+    number = isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool)
+    if not number or not (least <= value < below):
+        top = "" if below == math.inf else f" and below {below:g}"
+        raise InvalidValue(f"{where}({name}={value!r}): expected a number of at least {least:g}{top}, or a schedule")
+
+
+def shared(rule: Any, lr: Column, clock: Clock, t: np.ndarray, group: Group) -> dict[str, Column]:
+    """Columns that any rule may have: decay, l1, clip, average."""
+    out: dict[str, Column] = {}
+    decay = over_time(rule.weight_decay, clock, t)
+    if _present(rule.weight_decay) and group.weight_decay:
+        decay = decay * group.weight_decay
+        out |= {"shrink": 1.0 - lr * decay} if rule.decoupled else {"l2": decay}
+    if _present(rule.l1) and group.l1:
+        out["threshold"] = lr * (over_time(rule.l1, clock, t) * group.l1)
+    if rule.clip is not None:
+        out["clip"] = over_time(rule.clip, clock, t)
+    if rule.average is not None:
+        out["average"] = over_time(rule.average, clock, t)
+    return out
+
+
+def _present(hyper: Any) -> bool:
+    return isinstance(hyper, Schedule) or hyper != 0
+
+
+def lay(columns: Sequence[Mapping[str, Column]], groups: Sequence[Group], clock: Clock, t: np.ndarray) -> Rows:
+    """Lay the groups' columns together as `Rows`; frozen groups keep still until their length is over."""
+    per_group = [_thaw(c, g, clock, t) for c, g in zip(columns, groups, strict=True)]
+    names = tuple(n for n in COLUMNS if any(isinstance(c.get(n), np.ndarray) for c in per_group))
+    constants = np.empty((len(groups), len(COLUMNS)))
+    varying = np.empty((len(t), len(groups), len(names)))
+    for g, given in enumerate(per_group):
+        for name in COLUMNS:
+            value = given.get(name, NEUTRAL[name])
+            if name in names:
+                varying[:, g, names.index(name)] = value
+                value = NEUTRAL[name]
+            constants[g, INDEX[name]] = value
+    return Rows(constants, names, varying)
+
+
+def _thaw(columns: Mapping[str, Column], group: Group, clock: Clock, t: np.ndarray) -> Mapping[str, Column]:
+    if group.frozen is None:
+        return columns
+    still = t < group.frozen.in_steps(clock)
+    full = NEUTRAL | dict(columns)
+    return {n: np.where(still, FROZEN[n], v) if n != "clip" else v for n, v in full.items()}
