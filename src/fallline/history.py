@@ -35,11 +35,11 @@ class State:
         """The state before update 0: `v`, `s` and `a` as the rule's `Start` says."""
         start = start or Start()
         w = np.array(weights, dtype)
-        return cls(0, w, w.copy() if start.v_from_w else np.zeros_like(w), np.full_like(w, start.s), w.copy())
+        return cls(0, w, w.copy() if start.v_from_w else None, np.full_like(w, start.s) if start.s else None)
 
     def copy(self) -> State:
         """An independent copy."""
-        return State(self.step, *(None if r is None else r.copy() for r in (self.w, self.v, self.s, self.a)))
+        return State(self.step, self.w.copy(), *(None if r is None else r.copy() for r in (self.v, self.s, self.a)))
 
     def registers(self) -> State:
         """The registers flat and up to date: this state itself (engines with their own arrangement convert)."""

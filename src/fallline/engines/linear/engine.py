@@ -244,7 +244,7 @@ class _Law:
         look, look_b = self.row[:, INDEX["look"]].astype(state.w.dtype)
         if look == 0 and look_b == 0:
             return state.w, state.b[0].copy()
-        return state.w - look * state.v, state.b[0] - look_b * state.b[1]
+        return state.w - look * state.v, state.b[0] - look_b * state.b[1]  # look > 0 only where v is needed, so there
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:

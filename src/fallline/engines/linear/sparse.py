@@ -38,7 +38,7 @@ def scaled(
     steps, outputs = order.shape[0], w.shape[1]
     parameter = f(parameter)
     z, slopes = np.zeros((1, outputs), w.dtype), np.zeros((1, outputs), w.dtype)
-    held = scale[0]
+    held, flat = scale[0], w.reshape(w.size)
     for t in range(steps):
         i = int(order[t])
         soon = int(order[min(t + FAR, steps - 1)])
@@ -48,13 +48,13 @@ def scaled(
         if far:
             soon = int(order[min(t + NEAR, steps - 1)])
             for q in range(starts[soon], starts[soon + 1]):
-                prefetch(w, columns_[q] * outputs)
+                prefetch(flat, columns_[q] * outputs)
         first, last = starts[i], starts[i + 1]
         fill(row, names, varying, t)
         if outputs == 1:
             z0 = f(0)
             for q in range(first, last):
-                z0 += w[columns_[q], 0] * data[q]
+                z0 += flat[columns_[q]] * data[q]
             z[0, 0] = f(held) * z0 + b[0, 0]
             loss, slopes[0, 0] = loss_slope(code, parameter, z[0, 0], target[i, 0])
             if weight.shape[0] > 0:
@@ -93,7 +93,7 @@ def scaled(
         if outputs == 1:
             c = f(size / held) * slopes[0, 0] * shrunk
             for q in range(first, last):
-                w[columns_[q], 0] -= c * data[q]
+                flat[columns_[q]] -= c * data[q]
         else:
             c = f(size / held) * shrunk
             for q in range(first, last):

@@ -37,7 +37,8 @@ class LinearState:
 
     Args:
         step: the next update.
-        w, v, s, a: coefficients' registers, [outputs, features] (dense rows) or [features, outputs] (sparse rows).
+        w, v, s, a: coefficients' registers, [outputs, features] (dense rows) or [features, outputs] (sparse rows);
+            None for what no row has needed yet: v and s stand for zeros then, a for a copy of w.
         b: the intercept's registers w, v, s, a: [4, outputs].
         ahead: score of the next row and whether it holds (kernel `gram`).
         scale: the factor of all coefficients (kernel `scaled`).
@@ -46,9 +47,9 @@ class LinearState:
 
     step: int
     w: np.ndarray
-    v: np.ndarray
-    s: np.ndarray
-    a: np.ndarray
+    v: np.ndarray | None
+    s: np.ndarray | None
+    a: np.ndarray | None
     b: np.ndarray
     class_major: bool
     layout: Layout
@@ -62,17 +63,19 @@ class LinearState:
         size = layout.parameters[0].size
         parts, b = [], np.zeros((4, outputs), dtype)
         for which, register in enumerate((state.w, state.v, state.s, state.a)):
-            # zeros cost nothing until they are written: a register that no row needs stays untouched memory
-            flat = np.zeros(layout.size, dtype) if register is None else np.array(register, dtype)
-            coef = flat[:size].reshape(-1, outputs)
-            parts.append(np.ascontiguousarray(coef.T) if class_major else np.ascontiguousarray(coef))
+            if register is None:
+                parts.append(None)
+                b[which] = np.asarray(state.w)[size:] if which == 3 and layout.size > size else 0
+                continue
+            coef = np.asarray(register[:size]).reshape(-1, outputs)
+            parts.append(np.array(coef.T if class_major else coef, dtype, order="C"))
             if layout.size > size:
-                b[which] = flat[size:]
+                b[which] = register[size:]
         return cls(state.step, *parts, b, class_major, layout)
 
     def copy(self) -> LinearState:
         """An independent copy."""
-        arrays = {n: getattr(self, n).copy() for n in ("w", "v", "s", "a", "b", "ahead", "scale")}
+        arrays = {n: None if getattr(self, n) is None else getattr(self, n).copy() for n in ("w", "v", "s", "a", "b", "ahead", "scale")}
         return replace(self, **arrays, lazy=None if self.lazy is None else self.lazy.copy())
 
     def settle(self) -> None:
@@ -87,6 +90,12 @@ class LinearState:
 
     def present(self, needs: Registers) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None, float | None]:
         """v, s, a and the mark of a soft threshold, as kernels take them: None for what the rows do not need."""
+        if needs.v and self.v is None:
+            self.v = np.zeros_like(self.w)
+        if needs.s and self.s is None:
+            self.s = np.zeros_like(self.w)
+        if needs.a and self.a is None:
+            self.a = self.w.copy()
         return (
             self.v if needs.v else None,
             self.s if needs.s else None,
@@ -103,6 +112,9 @@ class LinearState:
         size = self.layout.parameters[0].size
         flats = []
         for which, coef in enumerate((self.w, self.v, self.s, self.a)):
+            if coef is None:
+                flats.append(None)
+                continue
             flat = np.empty(self.layout.size, coef.dtype)
             flat[:size] = (coef.T if self.class_major else coef).reshape(-1)
             flat[size:] = self.b[which] if self.layout.size > size else 0

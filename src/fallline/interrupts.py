@@ -1,0 +1,43 @@
+"""Signals during a run: noted at once, honoured between segments, and everything put back after."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass
+class Interrupt:
+    """The signal that arrived, if one did. A second one acts at once, as it would without us."""
+
+    received: int | None = None
+
+
+@contextmanager
+def watched() -> Iterator[Interrupt]:
+    """Watch SIGINT and SIGTERM in the main thread; elsewhere signals are the main thread's own affair."""
+    noted = Interrupt()
+    if threading.current_thread() is not threading.main_thread():
+        yield noted
+        return
+
+    def note(number: int, frame: object) -> None:
+        if noted.received is not None:
+            raise KeyboardInterrupt
+        noted.received = number
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield noted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def interactive() -> bool:
+    """Whether a person sits at IPython or a notebook: an interrupt then gives the partial run back."""
+    return "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None

@@ -1,0 +1,168 @@
+"""Judges look at a run between segments and say: go on, stop, or go on with another plan.
+
+A judge is a frozen value with two methods: `begin(clock)` gives a fresh verdict function, which keeps what it has to
+remember for that run; so a judge can serve many runs.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from fallline.errors import InvalidValue
+from fallline.history import Outcome
+from fallline.lengths import Clock, Length
+from fallline.metrics import metric
+
+
+@dataclass(frozen=True)
+class View:
+    """What a judge sees.
+
+    Args:
+        step: updates made.
+        losses: mean batch losses of the newest segment, float64.
+        evaluation: the newest evaluation, if it was made just now, else None.
+    """
+
+    step: int
+    losses: np.ndarray
+    evaluation: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Go:
+    """Go on."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Stop here, with this outcome and reason."""
+
+    outcome: Outcome
+    reason: str
+
+
+@dataclass(frozen=True)
+class Replan:
+    """Go on with another plan from here."""
+
+    plan: Any
+    reason: str
+
+
+Verdict = Go | Stop | Replan
+GO = Go()
+
+
+class Judge(Protocol):
+    """Anything with `begin`."""
+
+    def begin(self, clock: Clock) -> Callable[[View], Verdict]: ...
+
+
+@dataclass(frozen=True)
+class EarlyStop:
+    """Stop when the validation score has not improved for a while.
+
+    Args:
+        patience: how long to wait for an improvement, with its unit.
+        metric: a metric's name; left out, the validation loss.
+        min_delta: the least improvement that counts, in the metric's unit.
+
+    >>> from fallline.lengths import epochs
+    >>> EarlyStop(patience=epochs(3))
+    EarlyStop(patience=epochs(3), metric=None, min_delta=0.0)
+    """
+
+    patience: Length
+    metric: str | None = None
+    min_delta: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.patience, Length):
+            raise InvalidValue(f"EarlyStop(patience={self.patience!r}): expected a length with its unit, such as epochs(3)")
+        if self.metric is not None:
+            metric(self.metric)
+
+    def begin(self, clock: Clock) -> Callable[[View], Verdict]:
+        name = f"valid_{self.metric or 'loss'}"
+        sign = 1.0 if self.metric is None or metric(self.metric).better == "lower" else -1.0
+        patience = max(1, self.patience.in_steps(clock))
+        best, since = math.inf, 0
+
+        def look(view: View) -> Verdict:
+            nonlocal best, since
+            if view.evaluation is None:
+                return GO
+            value = sign * view.evaluation.get(name, math.nan)
+            if value < best - self.min_delta:
+                best, since = value, view.step
+            if view.step - since >= patience:
+                return Stop(Outcome.EarlyStopped, f"{name} has not improved on {sign * best:.6g} since step {since}")
+            return GO
+
+        return look
+
+
+@dataclass(frozen=True)
+class Explosion:
+    """The default guard beside the kernels' own: stop when the loss has grown far beyond where it began.
+
+    Args:
+        factor: how many times the largest loss of the beginning; noisy single examples stay far below it.
+    """
+
+    factor: float = 1e4
+
+    def begin(self, clock: Clock) -> Callable[[View], Verdict]:
+        scale = 0.0
+        seen = 0
+
+        def look(view: View) -> Verdict:
+            nonlocal scale, seen
+            if seen < 100 and len(view.losses):
+                scale = max(scale, float(np.abs(view.losses[: 100 - seen]).max()) if seen == 0 else scale)
+            seen += len(view.losses)
+            level = float(np.median(view.losses[-100:])) if len(view.losses) else 0.0
+            if scale > 0 and level > self.factor * max(scale, 1e-12):
+                return Stop(Outcome.Diverged, f"the loss is {level:.3g}, {self.factor:g} times where it began")
+            return GO
+
+        return look
+
+
+@dataclass(frozen=True)
+class TimeBudget:
+    """Stop when the time is used up.
+
+    Args:
+        seconds: a number of seconds, or a text such as "90s", "5m" or "2h".
+
+    >>> TimeBudget("5m").seconds
+    300.0
+    """
+
+    seconds: float | str
+
+    def __post_init__(self) -> None:
+        value = self.seconds
+        if isinstance(value, str):
+            found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|h|)\s*", value)
+            if not found:
+                raise InvalidValue(f'TimeBudget({value!r}): expected seconds, or a text such as "90s", "5m" or "2h"')
+            value = float(found[1]) * {"s": 1, "m": 60, "h": 3600, "": 1}[found[2]]
+        if not (isinstance(value, (int, float)) and 0 < value < math.inf):
+            raise InvalidValue(f"TimeBudget({self.seconds!r}): expected a time above 0")
+        object.__setattr__(self, "seconds", float(value))
+
+    def begin(self, clock: Clock) -> Callable[[View], Verdict]:
+        end = time.monotonic() + float(self.seconds)
+        reason = f"the time budget of {self.seconds:g} s was used up"
+        return lambda view: Stop(Outcome.TimeUp, reason) if time.monotonic() >= end else GO

@@ -1,0 +1,214 @@
+"""`Run`: what training leaves behind, and how it is saved, loaded, asked and shown."""
+
+from __future__ import annotations
+
+import html
+import importlib
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from fallline import run_folder
+from fallline.errors import InvalidValue
+from fallline.history import History, Outcome
+from fallline.plan import Plan
+from fallline.problems import LinearModel
+
+Weights = dict[str, np.ndarray]
+DOCUMENTS = ("plan.json", "run.json", "model.json", "history.jsonl")
+
+
+class Reader(Protocol):
+    """What turns a user's table into rows, and predictions back into the user's terms; saved with the run."""
+
+    def rows(self, data: Any) -> Any: ...
+
+    def decode(self, prediction: np.ndarray) -> np.ndarray: ...
+
+    def to_json(self) -> dict[str, Any]: ...
+
+    def arrays(self) -> dict[str, np.ndarray]: ...
+
+
+@dataclass(repr=False)
+class Run:
+    """A run: the plan, the weights, and everything that was decided and measured.
+
+    Attributes:
+        plan: what was carried out.
+        model: the linear model without its data, or None for a function.
+        weights: the last weights: coef (features,) or (features, outputs), intercept () or (outputs,).
+        best: those of the best validation loss, or None without validation.
+        averaged: the running average, or None where averaging is off.
+        history: losses, evaluations, journal.
+        outcome, reason: how it ended.
+        summary: what `fit` measured and decided, plain values.
+        reader: how a user's table becomes rows, or None for plain arrays.
+    """
+
+    plan: Plan
+    model: LinearModel | None
+    weights: Weights
+    best: Weights | None
+    averaged: Weights | None
+    history: History
+    outcome: Outcome
+    reason: str
+    problem_fingerprint: str
+    problem: Any = None
+    summary: dict[str, Any] = field(default_factory=dict)
+    reader: Reader | None = None
+    found: Any = None
+    versions: dict[str, str] = field(default_factory=lambda: versions())
+
+    @property
+    def used(self) -> str:
+        """Which weights `predict` uses: "best", else "averaged", else "last"."""
+        return "best" if self.best is not None else "averaged" if self.averaged is not None else "last"
+
+    @property
+    def answer(self) -> Weights:
+        """The weights that `predict` uses."""
+        chosen = {"best": self.best, "averaged": self.averaged, "last": self.weights}[self.used]
+        assert chosen is not None
+        return chosen
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Labels or numbers, one for each row: X as it was given to training (an array, a frame, or a file's path).
+
+        Raises:
+            InvalidValue: the wrong number of features, or a run of a function.
+        """
+        prediction = self._model().predict(self.answer, self._rows(X))
+        return prediction if self.reader is None else self.reader.decode(prediction)
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probability of each class, [rows, classes]."""
+        return self._model().predict_proba(self.answer, self._rows(X))
+
+    def _model(self) -> LinearModel:
+        if self.model is None:
+            raise InvalidValue("this run is of a function, not of a model: there is nothing to predict; see run.weights")
+        return self.model
+
+    def _rows(self, X: Any) -> Any:
+        return X if self.reader is None else self.reader.rows(X)
+
+    def save(self, folder: str | Path) -> Path:
+        """Save the run to a new folder; `fallline.load` brings it back.
+
+        Raises:
+            RunExists: the folder holds something already.
+        """
+        path = run_folder.fresh(folder)
+        documents: dict[str, Any] = {
+            "plan.json": self.plan.to_json(),
+            "model.json": {"model": None if self.model is None else self.model.to_json(), "reader": None if self.reader is None else self.reader.to_json()},
+            "history.jsonl": self.history.lines(),
+            "run.json": {
+                "outcome": self.outcome.name,
+                "reason": self.reason,
+                "problem": self.problem_fingerprint,
+                "summary": self.summary,
+                "versions": self.versions,
+            },
+        }
+        weights = {f"{which}.{k}": v for which in ("weights", "best", "averaged") for k, v in (getattr(self, which) or {}).items()}
+        arrays = {"model.safetensors": weights, "history.safetensors": {"loss": self.history.loss}}
+        if self.history.path is not None:
+            arrays["history.safetensors"]["path"] = self.history.path
+        if self.reader is not None:
+            arrays["reader.safetensors"] = self.reader.arrays()
+        run_folder.write(path, documents, arrays)
+        return path
+
+    def plot(self) -> Any:
+        """The loss over the updates, with validation where there was any."""
+        from fallline import charts
+
+        loss = self.history.loss
+        marks = [e for e in self.history.evaluations if "valid_loss" in e]
+        best = min(marks, key=lambda e: e["valid_loss"])["step"] if marks else None
+        return charts.loss_curves(
+            np.arange(len(loss)), loss, np.array([e["step"] for e in marks]), np.array([e["valid_loss"] for e in marks]), best
+        )
+
+    def report(self, path: str | Path) -> Path:
+        """Write the report, one self-contained HTML file."""
+        return importlib.import_module("fallline.report").page(self, path)
+
+    def __repr__(self) -> str:
+        loss = self.history.loss
+        last = f", loss={loss[-1]:.4g}" if len(loss) else ""
+        return f"Run(outcome={self.outcome.name}, updates={self.history.steps}{last}, used={self.used!r})"
+
+    def _repr_html_(self) -> str:
+        rows = {"outcome": f"{self.outcome.name}: {self.reason}", "updates": f"{self.history.steps:,}", "optimizer": repr(self.plan.optimizer)}
+        if self.history.evaluations:
+            rows |= {k.replace("_", " "): f"{v:.5g}" for k, v in self.history.evaluations[-1].items() if isinstance(v, float)}
+        cells = "".join(f"<tr><th style='text-align:left'>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in rows.items())
+        try:
+            picture = self.plot()._repr_html_()
+        except ImportError:
+            picture = ""
+        return f"<table>{cells}</table>{picture}"
+
+
+def versions() -> dict[str, str]:
+    """Versions that a repetition needs."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    out = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in ("fallline", "numpy", "scipy", "numba"):
+        try:
+            out[name] = version(name)
+        except PackageNotFoundError:
+            out[name] = "unknown"
+    return out
+
+
+def load(folder: str | Path) -> Run:
+    """Load a run that was saved; everything is verified first.
+
+    Raises:
+        InvalidValue: no run there, or a newer format.
+        RunDamaged: a file is missing or was changed.
+    """
+    files = run_folder.read(folder)
+    documents = {name: json.loads(files[name]) for name in DOCUMENTS if name.endswith(".json")}
+    about, model = documents["run.json"], documents["model.json"]
+    tensors = run_folder.tensors(files["model.safetensors"])
+    past = run_folder.tensors(files["history.safetensors"])
+    history = History([past["loss"]], path=past.get("path"))
+    for line in files["history.jsonl"].decode().splitlines():
+        entry = json.loads(line)
+        (history.journal if entry.pop("kind") == "decision" else history.evaluations).append(entry)
+    arrays = run_folder.tensors(files["reader.safetensors"]) if "reader.safetensors" in files else {}
+    return Run(
+        plan=Plan.from_json(documents["plan.json"]),
+        model=None if model["model"] is None else LinearModel.from_json(model["model"]),
+        weights=_weights(tensors, "weights") or {},
+        best=_weights(tensors, "best"),
+        averaged=_weights(tensors, "averaged"),
+        history=history,
+        outcome=Outcome[about["outcome"]],
+        reason=about["reason"],
+        problem_fingerprint=about["problem"],
+        summary=about["summary"],
+        versions=about["versions"],
+        reader=None if model["reader"] is None else _reader(model["reader"], arrays),
+    )
+
+
+def _weights(tensors: Mapping[str, np.ndarray], which: str) -> Weights | None:
+    return {k.removeprefix(which + "."): v for k, v in tensors.items() if k.startswith(which + ".")} or None
+
+
+def _reader(described: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Reader:
+    """Readers live in the layer of tables, above this one; only that one module is ever asked for them."""
+    return importlib.import_module("fallline.tables").reader_from(described, arrays)
