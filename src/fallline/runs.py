@@ -135,8 +135,9 @@ class Run:
         marks = [e for e in self.history.evaluations if "valid_loss" in e]
         best = min(marks, key=lambda e: e["valid_loss"])["step"] if marks else None
         return charts.loss_curves(
-            np.arange(len(loss)), loss, np.array([e["step"] for e in marks]), np.array([e["valid_loss"] for e in marks]), best
-        )
+            np.arange(len(loss)), loss, np.array([e["step"] for e in marks]), np.array([e["valid_loss"] for e in marks]),
+            best_step=best, steps_per_epoch=self.plan.steps_per_epoch,
+        )  # fmt: skip
 
     def report(self, path: str | Path) -> Path:
         """Write the report, one self-contained HTML file."""

@@ -14,7 +14,7 @@ from fallline.history import Advance, State, Trace
 from fallline.rows import COLUMNS, INDEX, update
 
 if TYPE_CHECKING:
-    from fallline.plan import Segment
+    from fallline.segment import Segment
 
 
 class ReferenceEngine:
@@ -38,18 +38,19 @@ class ReferenceEngine:
         parts = list(zip(self.problem.layout.slices, segment.group_of, strict=True))
         losses: list[float] = []
         for t in range(segment.stop - segment.start):
-            loss, g = self.problem.gradient(self._gradient_point(rows[t], parts, w, v), segment.batch(t))
-            norm = math.sqrt(float(g @ g))
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                at = segment.start + t
-                return Advance(State(at, w, v, s, a), Trace(np.array(losses)), at, "the loss or the gradient was not finite")
-            losses.append(loss)
-            clip = rows[t, 0, INDEX["clip"]]
-            if norm > clip:
-                g = g * (clip / norm)
-            for part, group in parts:
-                row = dict(zip(COLUMNS, rows[t, group], strict=True))
-                update(row, g[part], w[part], v[part], s[part], a[part])
+            with np.errstate(all="ignore"):  # the guard looks at the result; an overflow on the way is not news
+                loss, g = self.problem.gradient(self._gradient_point(rows[t], parts, w, v), segment.batch(t))
+                norm = math.sqrt(float(g @ g))
+                if not (math.isfinite(loss) and math.isfinite(norm)):
+                    at = segment.start + t
+                    return Advance(State(at, w, v, s, a), Trace(np.array(losses)), at, "the loss or the gradient was not finite")
+                losses.append(loss)
+                clip = rows[t, 0, INDEX["clip"]]
+                if norm > clip:
+                    g = g * (clip / norm)
+                for part, group in parts:
+                    row = dict(zip(COLUMNS, rows[t, group], strict=True))
+                    update(row, g[part], w[part], v[part], s[part], a[part])
         return Advance(State(segment.stop, w, v, s, a), Trace(np.array(losses)))
 
     @staticmethod

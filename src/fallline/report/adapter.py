@@ -1,9 +1,10 @@
 """From a Run to what a report shows.
 
-`run.summary` is a mapping that `fit` leaves on the run; every key may be missing:
+`run.summary` is a mapping that `fit` leaves on the run; every key may be missing.
+All of it may be plain values, as they come back from a saved run:
 
     title, command, versions, notes, created
-    found       the result of the range test: lr, interval, verdict, curve
+    found       the result of the range test: lr, interval, verdict, curve {lr, loss, smooth, diverged}
     table       the Table: summary, feature_names, target
     headline    metric, value, interval, baseline, baseline_name, better, part, rows
     test        y, prediction, proba, classes, metrics {name: {value, interval, baseline}}, part
@@ -34,7 +35,7 @@ def report_data(run: Any) -> d.ReportData:
         failed=_get(outcome, "name") in {"Diverged", "Interrupted"},
         headline=_headline(_get(summary, "headline")),
         decisions=_decisions(run),
-        range_test=_range_test(_get(summary, "found") or _get(run, "found")),
+        range_test=_range_test(_get(run, "found") or _get(summary, "found")),
         descent=_descent(run),
         evaluation=_evaluation(run, _get(summary, "test"), table),
         coefficients=_coefficients(run, table),
@@ -53,6 +54,12 @@ def _get(thing: Any, name: str, default: Any = None) -> Any:
     if isinstance(thing, Mapping):
         return thing.get(name, default)
     return getattr(thing, name, default)
+
+
+def _model(run: Any) -> Any:
+    """What knows the classes and the features' names: a loaded run has no problem, a function no model."""
+    model = _get(run, "model")
+    return _get(run, "problem") if model is None else model
 
 
 def _title(run: Any, table: Any) -> str:
@@ -125,14 +132,11 @@ def _range_test(found: Any) -> d.RangeTest | None:
         lr, loss = curve[0], curve[1]
     if lr is None or loss is None:
         return None
-    try:
-        chosen = _float(_get(found, "lr"))
-    except RuntimeError:  # NoLearningRate: the verdict says why
-        chosen = None
+    chosen = _float(_get(found, "rate") if hasattr(found, "rate") else _get(found, "lr"))  # `found.lr` raises where there is none
     low, high = _interval(found)
     smooth = _get(curve, "smooth")
     return d.RangeTest(
-        lr, loss, smooth, chosen, low, high, _float(_get(curve, "diverged") or _get(found, "diverged")), str(_get(found, "verdict") or ""),
+        lr, loss, smooth, chosen, low, high, _float(_get(curve, "diverged") or _get(found, "edge")), str(_get(found, "verdict") or ""),
     )  # fmt: skip
 
 
@@ -176,9 +180,8 @@ def _validation(evaluations: Sequence[Any]) -> tuple[list[float], list[float], s
 def _evaluation(run: Any, test: Any, table: Any) -> d.Evaluation | None:
     if test is None or isinstance(test, d.Evaluation):
         return test
-    problem = _get(run, "problem")
     classes = _get(test, "classes")
-    classes = _get(problem, "classes") if classes is None else classes
+    classes = _get(_model(run), "classes") if classes is None else classes
     target = _get(table, "target_name") or _get(_get(table, "target"), "name") or "target"
     kind = _get(test, "kind") or ("classification" if classes is not None else "regression")
     y = _get(test, "y")
@@ -203,14 +206,15 @@ def _metrics(found: Any) -> tuple[d.MetricLine, ...]:
 
 
 def _coefficients(run: Any, table: Any) -> d.Coefficients | None:
-    weights = _get(run, "best") or _get(run, "averaged") or _get(run, "weights")
+    weights = _get(run, "answer") or _get(run, "best") or _get(run, "averaged") or _get(run, "weights")
     coef = _get(weights, "coef")
     if coef is None:
         return None
     coef = np.asarray(coef, dtype=np.float64)
-    names = _get(_get(run, "problem"), "feature_names") or _get(table, "feature_names")
+    names = _get(_model(run), "feature_names")
+    names = _get(table, "feature_names") if names is None else names
     names = tuple(names) if names is not None else tuple(f"x{i}" for i in range(len(coef)))
-    classes = _get(_get(run, "problem"), "classes")
+    classes = _get(_model(run), "classes")
     outputs = tuple(np.asarray(classes).tolist()) if classes is not None else None
     note = "Effect on the score of one unit of each input as the model sees it" + (" (numbers are standardised, so sizes compare)." if table is not None else ".")
     if outputs is not None and coef.ndim == 1:

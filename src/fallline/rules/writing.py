@@ -1,7 +1,7 @@
 """How rules write rows: hyperparameters over time, the columns that every rule shares, and the columns laid together.
 
-Which columns vary is a property of the rule, never of the stretch that is asked for: a schedule makes its columns
-vary everywhere. So every segment of a plan needs the same registers, and a cut changes nothing.
+Which columns vary is a property of the rule and the plan, never of the stretch that is asked for: a schedule that
+changes anywhere makes its columns vary everywhere. So every segment of a plan needs the same registers, and a cut changes nothing.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ class Auto:
     def __repr__(self) -> str:
         return "auto"
 
+    def __reduce__(self) -> str:
+        return "auto"  # copies and pickles are the one object, so that `is auto` holds
+
 
 auto = Auto()
 
@@ -51,14 +54,23 @@ def learning_rate(rule: Any, clock: Clock, t: np.ndarray) -> Column:
     return over_time(rule.schedule, clock, t, rule.lr)
 
 
-def check_hyper(where: str, name: str, value: Any, below: float = math.inf, least: float = 0.0) -> None:
-    """Refuse a hyperparameter that is neither a schedule nor a number in [least, below)."""
-    if isinstance(value, Schedule):
+def check_hyper(
+    where: str, name: str, value: Any, *,
+    below: float = math.inf, most: float = math.inf, above: float | None = None, scheduled: bool = True,
+) -> None:  # fmt: skip
+    """Refuse a hyperparameter that is neither a schedule nor a number in its range; at least 0 unless `above` is given."""
+    if scheduled and isinstance(value, Schedule):
         return
     number = isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool)
-    if not number or not (least <= value < below):
-        top = "" if below == math.inf else f" and below {below:g}"
-        raise InvalidValue(f"{where}({name}={value!r}): expected a number of at least {least:g}{top}, or a schedule")
+    floor = number and (value >= 0 if above is None else value > above)
+    if floor and value < below and value <= most and value < math.inf:
+        return
+    bottom = "of at least 0" if above is None else f"above {above:g}"
+    top = f" and below {below:g}" if below < math.inf else f" and at most {most:g}" if most < math.inf else ""
+    ways = ", or a schedule" if scheduled else ""
+    ways += ", or auto" if name == "lr" else ""
+    hint = f"; a schedule in words is read by schedule({value!r})" if scheduled and isinstance(value, str) else ""
+    raise InvalidValue(f"{where}({name}={value!r}): expected a number {bottom}{top}{ways}{hint}")
 
 
 def shared(rule: Any, lr: Column, clock: Clock, t: np.ndarray, group: Group) -> dict[str, Column]:
@@ -67,7 +79,7 @@ def shared(rule: Any, lr: Column, clock: Clock, t: np.ndarray, group: Group) -> 
     decay = over_time(rule.weight_decay, clock, t)
     if _present(rule.weight_decay) and group.weight_decay:
         decay = decay * group.weight_decay
-        out |= {"shrink": 1.0 - lr * decay} if rule.decoupled else {"l2": decay}
+        out |= {"shrink": 1.0 - lr * decay} if getattr(rule, "decoupled", False) else {"l2": decay}
     if _present(rule.l1) and group.l1:
         out["threshold"] = lr * (over_time(rule.l1, clock, t) * group.l1)
     if rule.clip is not None:
@@ -97,9 +109,24 @@ def lay(columns: Sequence[Mapping[str, Column]], groups: Sequence[Group], clock:
     return Rows(constants, names, varying)
 
 
+def age_of(group: Group, clock: Clock, t: np.ndarray) -> np.ndarray:
+    """Updates since the group's parameters began to move: `t`, less the length they were frozen; 0 until then."""
+    return t if group.frozen is None else np.maximum(t - group.frozen.in_steps(clock), 0)
+
+
 def _thaw(columns: Mapping[str, Column], group: Group, clock: Clock, t: np.ndarray) -> Mapping[str, Column]:
     if group.frozen is None:
         return columns
     still = t < group.frozen.in_steps(clock)
     full = NEUTRAL | dict(columns)
-    return {n: np.where(still, FROZEN[n], v) if n != "clip" else v for n, v in full.items()}
+    skipped = {"clip"}  # one clip for all groups
+    if not any(_moves(full[n], n) for n in ("momentum", "through", "look")):
+        skipped |= {"momentum", "intake"}  # no velocity to keep
+    if not _moves(full["second_intake"], "second_intake"):
+        skipped |= {"second_keep", "eps"}
+    stay = {n: v for n, v in full.items() if n in skipped or (not isinstance(v, np.ndarray) and v == FROZEN[n])}
+    return stay | {n: np.where(still, FROZEN[n], v) for n, v in full.items() if n not in stay}
+
+
+def _moves(column: Column, name: str) -> bool:
+    return isinstance(column, np.ndarray) or column != NEUTRAL[name]

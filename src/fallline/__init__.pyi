@@ -1,0 +1,76 @@
+"""The public names for type checkers; made from `_HOMES` in `__init__.py` and held to it by a test."""
+
+from fallline.advice.lr import find_lr as find_lr
+from fallline.batches import Batches as Batches
+from fallline.batches import Blocks as Blocks
+from fallline.batches import InFile as InFile
+from fallline.batches import Resampled as Resampled
+from fallline.batches import Shuffled as Shuffled
+from fallline.engines.linear import online as online
+from fallline.errors import Diverged as Diverged
+from fallline.errors import FalllineError as FalllineError
+from fallline.errors import InvalidValue as InvalidValue
+from fallline.errors import MissingExtra as MissingExtra
+from fallline.errors import NoClosedForm as NoClosedForm
+from fallline.errors import NoLearningRate as NoLearningRate
+from fallline.errors import NotARow as NotARow
+from fallline.errors import PlanEnded as PlanEnded
+from fallline.errors import PlanMismatch as PlanMismatch
+from fallline.errors import RunDamaged as RunDamaged
+from fallline.errors import RunExists as RunExists
+from fallline.errors import TableError as TableError
+from fallline.errors import UnknownName as UnknownName
+from fallline.fitting import fit as fit
+from fallline.judges import EarlyStop as EarlyStop
+from fallline.judges import TimeBudget as TimeBudget
+from fallline.lengths import epochs as epochs
+from fallline.lengths import fraction as fraction
+from fallline.lengths import steps as steps
+from fallline.plan import Plan as Plan
+from fallline.problems import function as function
+from fallline.problems import hinge as hinge
+from fallline.problems import huber as huber
+from fallline.problems import least_squares as least_squares
+from fallline.problems import logistic as logistic
+from fallline.problems import poisson as poisson
+from fallline.problems import quadratic as quadratic
+from fallline.problems import rosenbrock as rosenbrock
+from fallline.problems import softmax as softmax
+from fallline.rules import SGD as SGD
+from fallline.rules import AdaGrad as AdaGrad
+from fallline.rules import Adam as Adam
+from fallline.rules import AdamW as AdamW
+from fallline.rules import Group as Group
+from fallline.rules import MovingAverage as MovingAverage
+from fallline.rules import NAdam as NAdam
+from fallline.rules import Nesterov as Nesterov
+from fallline.rules import RMSProp as RMSProp
+from fallline.rules import ScheduleFree as ScheduleFree
+from fallline.rules import auto as auto
+from fallline.runs import Run as Run
+from fallline.runs import load as load
+from fallline.schedules import constant as constant
+from fallline.schedules import cosine as cosine
+from fallline.schedules import custom as custom
+from fallline.schedules import ema as ema
+from fallline.schedules import exponential as exponential
+from fallline.schedules import inverse_scaling as inverse_scaling
+from fallline.schedules import linear as linear
+from fallline.schedules import one_cycle as one_cycle
+from fallline.schedules import one_cycle_momentum as one_cycle_momentum
+from fallline.schedules import one_minus_sqrt as one_minus_sqrt
+from fallline.schedules import optimal as optimal
+from fallline.schedules import polyak as polyak
+from fallline.schedules import schedule as schedule
+from fallline.schedules import step_decay as step_decay
+from fallline.schedules import times as times
+from fallline.schedules import warmup as warmup
+from fallline.tables import Table as Table
+from fallline.tables import TableOptions as TableOptions
+from fallline.tables import table as table
+from fallline.training import Validation as Validation
+from fallline.training import train as train
+from fallline import charts as charts, logs as logs
+
+__version__: str
+__all__: list[str]
