@@ -214,3 +214,29 @@ def test_terminal_curves():
     marked = line_chart([3, 2, 1, 2, 9], x=[1e-4, 1e-3, 1e-2, 1e-1, 1], log_x=True, mark=1e-2, width=41, height=4)
     assert re.search(r"^ {1,8}\|?.*\n? *\^ 0.01", marked, re.MULTILINE)
     assert line_chart([np.nan, np.nan]) == "(no finite value to draw)"
+
+
+def test_runs_of_train_are_reported_fresh_and_loaded(tmp_path):
+    import fallline as fl
+    from fallline.engines.reference import ReferenceEngine
+    from fallline.report.adapter import report_data
+
+    x = RNG.normal(size=(300, 3))
+    y = np.where(x[:, 0] > 0, EVIL, "no")
+    problem = fl.logistic(x, y, feature_names=("a", EVIL, "c"))
+    plan = fl.Plan(problem, epochs=3, batch_size=16, optimizer=fl.SGD(lr=0.1, momentum=0.9))
+    run = fl.train(problem, plan, valid=(x[:50], y[:50]), engine=ReferenceEngine(problem), progress=False)
+    run.summary.update(
+        headline={"metric": "accuracy", "value": 0.9, "interval": [0.85, 0.94], "baseline": 0.5, "baseline_name": "always 'no'", "rows": 300},
+        test={"y": y, "prediction": run.predict(x), "proba": run.predict_proba(x), "metrics": {"accuracy": {"value": 0.9, "interval": [0.85, 0.94]}, "log_loss": 0.2}},
+        found={"lr": 0.1, "interval": None, "verdict": "told", "curve": {"lr": [0.01, 0.1, 1.0], "loss": [3.0, 2.0, 9.0]}},
+    )  # fmt: skip
+    words = " ".join(Reader(run.report(tmp_path / "a.html").read_text(encoding="utf-8")).words)
+    for what in ("Better than the baseline", "validation loss was lowest", "Chosen learning rate: 0.1", "told", "w = w - lr", "Lowers the prediction most: a", "By class", f"Above zero speaks for '{max(EVIL, 'no')}'"):
+        assert what in words, what
+    assert "could not be drawn" not in words
+    run.summary = {}
+    run.save(tmp_path / "run")
+    again = report_data(fl.load(tmp_path / "run"))
+    assert again.coefficients is not None and again.coefficients.names == ("a", EVIL, "c")
+    assert again.descent is not None and len(again.descent.valid) == 3 and again.evaluation is None

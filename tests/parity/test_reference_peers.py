@@ -13,6 +13,20 @@ SCHEDULE = "warmup(10%, start=0.001) > cosine(to=0.0005)"
 LR = 0.05
 
 
+@pytest.fixture(autouse=True)
+def float64_scalars():
+    """torch keeps NAdam's running product in its default dtype, in float32 if left alone."""
+    try:
+        import torch
+    except ImportError:
+        yield
+        return
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
 def torch_record(rule, make, *, clip=None, weight_decay=0.0, bias_lr=1.0, bias_decay=0.0, momentum=None):
     """Every iterate of a torch optimizer that is fed the plan's gradients and learning rates: (T, 6)."""
     torch = pytest.importorskip("torch")
@@ -136,11 +150,10 @@ ramp = custom(lambda t, total: LR * min((t + 1) / 40, 1.0))
     [
         (ScheduleFree(LR), {}),
         (ScheduleFree(LR, momentum=0.7, schedule=SCHEDULE), {}),
-        (ScheduleFree(LR, momentum=1.0), {}),
         (ScheduleFree(ramp), {"warmup_steps": 40}),
         (ScheduleFree(LR, weight_decay=0.02, groups={"*": Group(weight_decay=1)}), {"weight_decay": 0.02}),
     ],
-    ids=["constant", "scheduled", "momentum 1", "warmup", "decay"],
+    ids=["constant", "scheduled", "warmup", "decay"],
 )
 def test_schedule_free_is_the_published_optimizer(rule, options):
     decay = {"weight_decay": options.pop("weight_decay")} if "weight_decay" in options else {}
@@ -150,6 +163,17 @@ def test_schedule_free_is_the_published_optimizer(rule, options):
     assert_parity(ours.w, points, 4e-12)
     assert_parity(ours.answers, answers, 4e-12)
     assert_canary(rule, points, tolerance=4e-12)
+
+
+@pytest.mark.parametrize("m", [1.0, 0.5])
+def test_schedule_free_is_the_papers_three_sequences(m):
+    x = z = Toy().start()
+    answers, rule = [], ScheduleFree(LR, momentum=m)
+    for t, gradient in enumerate(gradients(plan_of(rule), Toy())):
+        z = z - LR * gradient((1 - m) * z + m * x)
+        x = x + (z - x) / (t + 1)
+        answers.append(x)
+    assert_parity(descend(rule).answers, np.array(answers))
 
 
 def by_hand(rule, step):

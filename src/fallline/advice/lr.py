@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fallline.advice.range_curve import decades, read
+from fallline.advice.reading import decades, read
 from fallline.engines import choose
 from fallline.errors import InvalidValue, NoLearningRate
 from fallline.history import State

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from fallline.charts.marks import (
     MOST_POINTS,
+    Thinned,
     gaps,
     hover,
     label_x,
@@ -162,7 +164,7 @@ def loss_curves(
     x, y = numbers(step, "step"), numbers(loss, "loss")
     same_length(step=x, loss=y)
     time, unit = _time(x, steps_per_epoch)
-    train = thin(time, y, 300)
+    train = _readable(time, y, steps_per_epoch)
     ev_x, ev_y = numbers([] if valid_step is None else valid_step, "valid_step"), numbers([] if valid is None else valid, "valid")
     same_length(valid_step=ev_x, valid=ev_y)
     ev_time, _ = _time(ev_x, steps_per_epoch)
@@ -190,7 +192,7 @@ def loss_curves(
         layers.append(rule_x(best, f"best: {unit} {short(best)}", color=ORANGE))
         far = len(train.x) and best > 0.5 * float(np.nanmax(np.concatenate([train.x, ev_time])))
         layers.append(label_x(best, "best", align="right" if far else "left", color=ORANGE))
-    found = title or _loss_title(train.mean, ev_time, ev_y, unit, valid_name)
+    found = title or _loss_title(y, train.mean, ev_time, ev_y, unit, valid_name)
     clipped = "the band is cut at a tenth of the lowest mean" if logarithmic and np.any(train.low < low) else ""
     return Picture(found, {"layer": layers}, sentence(train.caption, clipped, gaps(time, y, "training loss")[1], gaps(ev_time, ev_y, valid_name)[1]))
 
@@ -234,6 +236,19 @@ def _panels(tables: list, unit: str, title: str) -> Picture:
             "encoding": {"x": time_axis(unit if last else None, labels=last, ticks=last), "y": _value_axis(y, name)},
         })  # fmt: skip
     return Picture(title, {"vconcat": panels, "spacing": 12})
+
+
+def _readable(time: np.ndarray, y: np.ndarray, steps_per_epoch: int | None) -> Thinned:
+    """The training loss in 300 points; where batches make it jump more than it falls, in about 50 or one an epoch."""
+    fine = thin(time, y, 300)
+    mean = fine.mean[np.isfinite(fine.mean)]
+    if len(mean) < 100:
+        return fine
+    low, high = np.percentile(mean, [5, 95])
+    if np.mean(np.abs(np.diff(mean))) < 0.1 * (high - low):
+        return fine
+    enough = steps_per_epoch is not None and len(y) >= 12 * steps_per_epoch
+    return thin(time, y, 300, steps_per_epoch if enough and steps_per_epoch else math.ceil(len(y) / 50))
 
 
 def _time(steps: np.ndarray, steps_per_epoch: int | None) -> tuple[np.ndarray, str]:
@@ -297,12 +312,13 @@ def _lr_title(y: np.ndarray, name: str) -> str:
     return f"{name} goes from {short(first)} to {short(last)}"
 
 
-def _loss_title(mean: np.ndarray, ev_x: np.ndarray, ev_y: np.ndarray, unit: str, valid_name: str) -> str:
+def _loss_title(y: np.ndarray, mean: np.ndarray, ev_x: np.ndarray, ev_y: np.ndarray, unit: str, valid_name: str) -> str:
     finite = mean[np.isfinite(mean)]
     if not len(finite):
         return "No training loss was finite"
-    verb = "fell" if finite[-1] < finite[0] else "rose" if finite[-1] > finite[0] else "stayed,"
-    text = f"Training loss {verb} from {short(finite[0])} to {short(finite[-1])}"
+    first, last = float(y[np.isfinite(y)][0]), float(finite[-1])
+    verb = "fell" if last < first else "rose" if last > first else "stayed,"
+    text = f"Training loss {verb} from {short(first)} to {short(last)}"
     if np.isfinite(ev_y).any():
         i = int(np.nanargmin(ev_y))
         text += f"; {valid_name} was lowest, {short(ev_y[i])}, at {unit} {short(ev_x[i], 4)}"

@@ -13,7 +13,7 @@ from fallline.charts.picture import GREY, INK, RED
 from fallline.errors import InvalidValue
 
 # Vega formats all labels of an axis alike; these choose by value: 1500 as 1.5k, 0.2 as 0.2, 2e-5 as 2e-5.
-PLAIN_LABEL = "abs(datum.value) >= 1e3 ? format(datum.value, '~s') : datum.value == 0 || abs(datum.value) >= 1e-3 ? format(datum.value, '~g') : format(datum.value, '~e')"
+PLAIN_LABEL = "abs(datum.value) >= 1e12 ? format(datum.value, '.2~e') : abs(datum.value) >= 1e3 ? format(datum.value, '~s') : datum.value == 0 || abs(datum.value) >= 1e-3 ? format(datum.value, '~g') : format(datum.value, '~e')"
 MOST_POINTS = 1500  # per curve; three numbers a point when it is a mean with its extremes
 
 
@@ -72,7 +72,7 @@ def quantity(field: str, title: str | None = None, **options: Any) -> dict:
 def log_wanted(values: np.ndarray, ratio: float = 20.0) -> bool:
     """Whether a log axis shows `values` better: all above zero and far apart."""
     finite = values[np.isfinite(values)]
-    return bool(len(finite) and finite.min() > 0 and finite.max() / finite.min() >= ratio)
+    return bool(len(finite) and finite.min() > 0 and finite.max() / ratio >= finite.min())
 
 
 def log_scale(wanted: bool, values: np.ndarray) -> dict:
@@ -109,13 +109,13 @@ class Thinned:
         return f"each point is the mean of {self.per:,} steps, the band their smallest and largest" if self.per > 1 else ""
 
 
-def thin(x: np.ndarray, y: np.ndarray, most: int = MOST_POINTS) -> Thinned:
-    """At most `most` points of a curve: bins of equal length with their mean, smallest and largest value.
+def thin(x: np.ndarray, y: np.ndarray, most: int = MOST_POINTS, per: int = 1) -> Thinned:
+    """At most `most` points of a curve: bins of equal length, at least `per` values, with their mean, smallest and largest.
 
     A bin that holds a value that is not finite has no mean: it shows as a gap, never as a guess.
     Extremes are those of the finite values of the bin.
     """
-    per = max(1, math.ceil(len(y) / most))
+    per = max(per, math.ceil(len(y) / most))
     if per == 1:
         return Thinned(x, y, y, y, 1)
     edges = np.arange(0, len(y), per)

@@ -76,7 +76,7 @@ def _outcome(run: Any, outcome: Any) -> str:
     detail = _get(run, "reason") or _get(run, "message") or ""
     steps = _get(_get(run, "history"), "steps")
     count = f"{int(steps):,} updates were made" if isinstance(steps, (int, np.integer)) else ""
-    text = ". ".join(part[0].upper() + part[1:] for part in (words, str(detail), count) if part)
+    text = ". ".join(part[0].upper() + part[1:] for part in dict.fromkeys((words, str(detail), count)) if part)
     return text.rstrip(".") + "."
 
 
@@ -238,7 +238,7 @@ def _data(summary: Any, table: Any) -> d.DataSummary | None:
 
 def _notes(run: Any, summary: Any) -> list[Any]:
     plan = _get(run, "plan")
-    notes = list(_get(summary, "notes") or ()) + list(_get(_get(run, "problem"), "notes") or ())
+    notes: list[Any] = list(_get(summary, "notes") or ()) + list(_get(_get(run, "problem"), "notes") or ())
     mark = _get(plan, "fingerprint")
     if mark:
         notes.append(f"Plan {str(mark)[:16]}, seed {_get(plan, 'seed')}: the same plan, engine and number of threads give the same bits.")
