@@ -121,7 +121,6 @@ def train(
 def _with_rate(problem: Any, plan: Plan, history: History) -> Plan:
     """The plan with its learning rate found, where it is auto."""
     if not plan.lr_is_auto:
-        history.note("lr", plan.optimizer.lr, "given")
         return plan
     from fallline.advice.lr import find_lr
 

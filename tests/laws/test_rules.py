@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,8 +72,12 @@ class Toy:
 schedules = st.sampled_from([None, "cosine", "warmup(10%) > linear(to=0)", "step_decay(0.1, every=7steps)", "exponential(rate=0.01)"])
 frozen = st.sampled_from([None, steps(0), steps(5), epochs(1), fraction(1)])
 groups = st.one_of(
-    st.none(), st.builds(lambda lr, wd, f: {"inter*": Group(lr=lr, weight_decay=wd, frozen=f)}, st.sampled_from([0, 1, 3.0]), st.sampled_from([None, 0.5]), frozen)
-)
+    st.none(),
+    st.builds(
+        lambda lr, wd, still: {"inter*": Group(lr=lr, weight_decay=wd, frozen=still)},
+        st.sampled_from([0, 1, 3.0]), st.sampled_from([None, 0.5]), frozen,
+    ),
+)  # fmt: skip
 common = {
     "lr": st.sampled_from([0.0, 0.01, 0.1]), "weight_decay": st.sampled_from([0.0, 0.01, schedule("linear(start=0.1, to=0)")]),
     "clip": st.sampled_from([None, 0.3]), "schedule": schedules, "groups": groups,
@@ -178,6 +183,7 @@ def test_corrections_and_products_are_those_of_the_plain_loop(betas):
 def advance(rule, total, cuts=(), problem=None):
     plan = Plan(rows=12, steps=total, batch_size=5, optimizer=rule, seed=2)
     engine, state, losses = ReferenceEngine(problem or Toy()), State.begin(np.arange(4) / 4, rule.start()), []
+    step = None
     for a, b in cut(total, cuts):
         step = engine.advance(state, plan.segment(a, b, LAYOUT))
         state = step.state
@@ -294,7 +300,10 @@ def test_the_edges_are_those_of_theory(b, h):
         assert edge(rule, h) == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("rule", [SGD(), SGD(momentum=0.9), SGD(momentum=0.9, nesterov=True), Nesterov(), MovingAverage(), SGD(momentum=0.5, weight_decay=0.3)])
+@pytest.mark.parametrize(
+    "rule",
+    [SGD(), SGD(momentum=0.9), SGD(momentum=0.9, nesterov=True), Nesterov(), MovingAverage(), SGD(momentum=0.5, weight_decay=0.3)],
+)
 def test_a_quadratic_descends_below_the_edge_and_blows_up_above_it(rule):
     class Quadratic:
         layout = Layout((Parameter("x", (1,)),))
@@ -303,6 +312,7 @@ def test_a_quadratic_descends_below_the_edge_and_blows_up_above_it(rule):
             return float(2 * w @ w), 4.0 * w
 
     top = edge(rule, 4.0)
+    assert top is not None
     ends = []
     for lr in (0.999 * top, 1.001 * top):
         plan = Plan(rows=1, steps=20_000, batch_size=1, optimizer=rule.with_lr(lr))
@@ -366,7 +376,8 @@ def test_auto_survives_every_round_trip():
 
 
 def test_numpys_numbers_become_plain_ones():
-    assert repr(SGD(np.float64(0.5), momentum=np.float32(0.5))) == "SGD(lr=0.5, momentum=0.5)"
+    half: Any = np.float32(0.5)
+    assert repr(SGD(np.float64(0.5), momentum=half)) == "SGD(lr=0.5, momentum=0.5)"
 
 
 def test_rules_are_found_by_name():

@@ -60,8 +60,8 @@ LAYOUT = Layout((Parameter("coef", (3,)), Parameter("intercept", (), "bias")))
         ),
         (
             lambda: SGD(0.1, dampening=0.5),
-            "SGD(momentum=0, dampening=0.5): dampening weakens what enters the velocity, and without momentum there is none "
-            "(PyTorch ignores it silently); give a momentum, or a smaller lr",
+            ("SGD(momentum=0, dampening=0.5): dampening weakens what enters the velocity, and without momentum there is none "
+            "(PyTorch ignores it silently); give a momentum, or a smaller lr"),
         ),
         (
             lambda: SGD(cosine(), schedule="cosine"),
@@ -109,7 +109,11 @@ def test_values_are_refused_with_what_was_given_and_what_was_expected(make, mess
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: RMSProp(0.1, momentum=0.9), "RMSProp(momentum=0.9): momentum taken after the division is not a row; use RMSProp without it, or Adam, which takes it before"),
+        (
+            lambda: RMSProp(0.1, momentum=0.9),
+            ("RMSProp(momentum=0.9): momentum taken after the division is not a row; use RMSProp without it, or Adam, which "
+            "takes it before"),
+        ),
         (lambda: RMSProp(0.1, centered=True), "RMSProp(centered=True): a second running average is not a row; use RMSProp without it, or Adam"),
         (lambda: Adam(0.1, amsgrad=True), "Adam(amsgrad=True): the largest second moment so far is not a row; use Adam without it"),
         (lambda: AdamW(0.1, amsgrad=True), "AdamW(amsgrad=True): the largest second moment so far is not a row; use AdamW without it"),

@@ -61,7 +61,7 @@ def plan_of(rule: Rule, *, steps: int = STEPS, batch_size: int = 5) -> Plan:
 
 def descend(rule: Rule, problem: Any = None, *, steps: int = STEPS, change: Callable[[Rows], Rows] | None = None) -> Descent:
     """The reference engine over a whole plan, one update at a time. `change` may alter the rows."""
-    problem, engine = problem or Toy(), None
+    problem = problem or Toy()
     engine, plan = ReferenceEngine(problem), plan_of(rule, steps=steps)
     state = State.begin(problem.start(), rule.start())
     w, answers = [], []
@@ -85,7 +85,11 @@ def segments(plan: Plan, layout: Layout, every: int = 1) -> Iterator[Segment]:
 def gradients(plan: Plan, problem: Any) -> list[Callable[[np.ndarray], np.ndarray]]:
     """Per update, the gradient of its batch as a function of the weights: what a peer's loop needs."""
     whole = plan.segment(0, plan.steps, problem.layout)
-    return [lambda w, b=whole.batch(t): problem.gradient(w, b)[1] for t in range(plan.steps)]
+    return [_gradient_of(problem, whole.batch(t)) for t in range(plan.steps)]
+
+
+def _gradient_of(problem: Any, batch: np.ndarray | None) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda w: problem.gradient(w, batch)[1]
 
 
 def assert_parity(ours: np.ndarray, theirs: np.ndarray, tolerance: float = TOLERANCE) -> None:

@@ -4,9 +4,30 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from parity import STEPS, Toy, assert_canary, assert_parity, columns_that_matter, descend, gradients, moved, plan_of
+from parity import (
+    STEPS,
+    Toy,
+    assert_canary,
+    assert_parity,
+    columns_that_matter,
+    descend,
+    gradients,
+    moved,
+    plan_of,
+)
 
-from fallline.rules import SGD, AdaGrad, Adam, AdamW, Group, MovingAverage, NAdam, Nesterov, RMSProp, ScheduleFree
+from fallline.rules import (
+    SGD,
+    AdaGrad,
+    Adam,
+    AdamW,
+    Group,
+    MovingAverage,
+    NAdam,
+    Nesterov,
+    RMSProp,
+    ScheduleFree,
+)
 from fallline.schedules import custom, ema, linear, polyak
 
 SCHEDULE = "warmup(10%, start=0.001) > cosine(to=0.0005)"

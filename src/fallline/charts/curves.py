@@ -169,7 +169,8 @@ def loss_curves(
     same_length(valid_step=ev_x, valid=ev_y)
     ev_time, _ = _time(ev_x, steps_per_epoch)
     logarithmic = log_wanted(np.concatenate([train.mean, ev_y]))
-    low = np.maximum(train.low, np.nanmin(train.mean) / 10) if logarithmic else train.low
+    solid = train.mean[np.isfinite(train.mean)]
+    low = np.maximum(train.low, solid.min() / 10) if logarithmic and len(solid) else train.low
     xs, ys = time_axis(unit), quantity("y", "loss", **log_scale(logarithmic, np.concatenate([train.low, train.high, ev_y])))
     names = ["training loss", *([valid_name] if len(ev_y) else [])]
     color = {"color": {"field": "name", "scale": {"domain": names, "range": [BLUE, ORANGE]}, "legend": {} if len(names) > 1 else None}}

@@ -104,8 +104,17 @@ def _float(value: Any) -> float | None:
 
 def _decisions(run: Any) -> tuple[d.Decision, ...]:
     journal = _get(run, "journal") or _get(_get(run, "history"), "journal") or ()
-    lines = [entry for entry in journal if _get(entry, "what") is not None]
-    return tuple(d.Decision(str(_get(e, "what")), _words(_get(e, "value")), str(_get(e, "why") or "")) for e in lines)
+    lines: list[d.Decision] = []
+    for entry in journal:
+        what, value, why = _get(entry, "what"), _words(_get(entry, "value")), str(_get(entry, "why") or "")
+        told = any(line.what == _plain(what) and line.value == value for line in lines)  # `train` notes as given what `fit` has found
+        if what is not None and what != "outcome" and not (told and why in ("", "given")):
+            lines.append(d.Decision(_plain(what), value, why))
+    return tuple(lines)
+
+
+def _plain(what: Any) -> str:
+    return "learning rate" if what == "lr" else str(what)
 
 
 def _words(value: Any) -> str:
@@ -216,7 +225,7 @@ def _coefficients(run: Any, table: Any) -> d.Coefficients | None:
     names = tuple(names) if names is not None else tuple(f"x{i}" for i in range(len(coef)))
     classes = _get(_model(run), "classes")
     outputs = tuple(np.asarray(classes).tolist()) if classes is not None else None
-    note = "Effect on the score of one unit of each input as the model sees it" + (" (numbers are standardised, so sizes compare)." if table is not None else ".")
+    note = "Effect on the score of one unit of each input as the model sees it" + (" (numbers are standardised, so sizes compare)." if table is not None or _get(run, "reader") is not None else ".")
     if outputs is not None and coef.ndim == 1:
         note = f"Above zero speaks for {outputs[-1]!r}. {note}"
     return d.Coefficients(names, coef, outputs if coef.ndim == 2 else None, note)

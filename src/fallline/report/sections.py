@@ -79,7 +79,7 @@ def _scale(headline: d.Headline) -> str:
         marks.append(words(headline.value, 25, f"this model {metric_value(headline.metric, headline.value)}", ""))
     ends = f'<text x="10" y="98" font-size="11" fill="currentColor" opacity=".6">{text(metric_value(headline.metric, low))}</text>'
     ends += f'<text x="430" y="98" text-anchor="end" font-size="11" fill="currentColor" opacity=".6">{text(metric_value(headline.metric, high))}</text>'
-    return f'<svg class="scale" viewBox="0 0 440 104" role="img" aria-label="test value beside the baseline">{"".join(marks)}{ends}</svg>'
+    return f'<svg class="scale" viewBox="0 0 440 104" role="img" aria-label="the value, its interval and the baseline">{"".join(marks)}{ends}</svg>'
 
 
 def decisions(lines: tuple[d.Decision, ...], test: d.RangeTest | None) -> str:
@@ -94,7 +94,7 @@ def decisions(lines: tuple[d.Decision, ...], test: d.RangeTest | None) -> str:
     curve = partial(
         draw.range_test, test.lr, test.loss, test.smooth, chosen=test.chosen, low=test.low, high=test.high, diverged=test.diverged,
     )  # fmt: skip
-    verdict = paragraph(test.verdict, "soft small")
+    verdict = "" if any(x.why == test.verdict for x in lines) else paragraph(test.verdict, "soft small")
     return section("decisions", "What was decided, and why", "", charts(body, f"<div>{drawing(curve)}{verdict}</div>"))
 
 

@@ -14,17 +14,20 @@ from fallline.report.data import Headline
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _SHARES = {"accuracy", "balanced_accuracy"}
+_UNIT = {"r2", "auc", "average_precision", "f1", "brier"}
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # Unicode braille: bit of (row, column)
 
 
 def metric_value(name: str, value: float | None) -> str:
     """A metric's value as a person writes it: shares in per cent.
 
-    >>> metric_value("accuracy", 0.9633), metric_value("rmse", 12.345)
-    ('96.3 %', '12.3')
+    >>> metric_value("accuracy", 0.9633), metric_value("rmse", 12.345), metric_value("r2", 0.5)
+    ('96.3 %', '12.3', '0.500')
     """
     if value is None or math.isnan(value):
         return "not defined"
+    if name in _UNIT:
+        return f"{value + 0.0:.3f}".replace("-0.000", "0.000")
     return f"{100 * value:.1f} %" if name in _SHARES else short(value)
 
 

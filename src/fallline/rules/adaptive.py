@@ -93,6 +93,7 @@ class NAdam(Adam):
 
     Law: m_t = b1*(1 - 0.5*0.96^(t*momentum_decay)), t from 1, and M_t the product m_1 ... m_t;
     w = w - lr*((1-m_t)/(1-M_t)*d + m_(t+1)/(1-M_t*m_(t+1))*v) / (sqrt(s/(1-b2^t)) + eps), v and s as in Adam.
+    (PyTorch keeps M in its default type, so in float32 it parts from this by about 1e-8.)
 
     Args:
         momentum_decay: not negative.

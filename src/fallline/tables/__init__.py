@@ -5,7 +5,7 @@
 
 from fallline.tables.encoders import Encoder
 from fallline.tables.sources import Source, read
-from fallline.tables.table import Part, Reader, Summary, Table, TableOptions, reader_from, table
+from fallline.tables.table import Part, Reader, Summary, Table, TableOptions, open_source, reader_from, table
 from fallline.tables.target import Target
 
-__all__ = ["Encoder", "Part", "Reader", "Source", "Summary", "Table", "TableOptions", "Target", "read", "reader_from", "table"]
+__all__ = ["Encoder", "Part", "Reader", "Source", "Summary", "Table", "TableOptions", "Target", "open_source", "read", "reader_from", "table"]

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fallline.errors import InvalidValue, MissingExtra, TableError, UnknownName
+from fallline.errors import InvalidValue, MissingExtra, TableError, UnknownName, did_you_mean
 
 FORMATS = {
     ".csv": "csv", ".tsv": "csv", ".txt": "csv", ".gz": "csv", ".parquet": "parquet", ".pq": "parquet",
@@ -126,7 +126,8 @@ def _arrow(values: Any) -> Any:
 def _file(path: Path) -> Source:
     if not path.exists():
         near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise InvalidValue(f"no file {str(path)!r}; {UnknownName.among('file', path.name, near) if near else 'the folder does not exist either'}")
+        hint = did_you_mean(path.name, near) if near else ""
+        raise InvalidValue(f"no file {str(path)!r};{hint or ' expected a path, or the name of a built-in data set'}")
     if path.is_dir():
         raise InvalidValue(f"{str(path)!r} is a folder: expected a file")
     kind = FORMATS.get(path.suffix.lower())

@@ -133,7 +133,7 @@ class Reader:
 
     def rows(self, data: Any) -> Any:
         """The rows of a file or frame as the model takes them."""
-        return self.encoder.transform(_open(data)[0])
+        return self.encoder.transform(open_source(data)[0])
 
     def decode(self, prediction: np.ndarray) -> np.ndarray:
         """Predictions in the user's terms."""
@@ -218,7 +218,7 @@ def table(source: Any, *, target: str | None = None, options: TableOptions | Non
     Table('the columns', target='y', task='classification', train=16, valid=4, test=4, features=1)
     """
     given = options or TableOptions()
-    data, own_test = _open(source)
+    data, own_test = open_source(source)
     target = target or ("target" if "target" in data.names else None)
     if target is None:
         raise InvalidValue(f"which column is the target? give target=...; columns: {', '.join(data.names[:20])}")
@@ -246,7 +246,7 @@ def table(source: Any, *, target: str | None = None, options: TableOptions | Non
     return Table(*made, goal, encoder, summary)
 
 
-def _open(source: Any) -> tuple[Source, int]:
+def open_source(source: Any) -> tuple[Source, int]:
     """A source, or a built-in set unless a file of that name exists."""
     if isinstance(source, str) and not Path(source).exists():
         if source in NAMES:

@@ -1,0 +1,180 @@
+"""The commands, their flags, and how errors reach a person. The work is done by the library."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any
+
+from fallline.errors import (
+    Diverged,
+    FalllineError,
+    MissingExtra,
+    NoLearningRate,
+    RunFolderError,
+    TableError,
+    did_you_mean,
+)
+
+try:
+    import typer
+except ImportError:  # pragma: no cover - the package without its extra
+    sys.exit("the fallline command needs typer and rich, which are not installed: pip install 'fallline[cli]'")
+
+CODES = """Exit codes: 0 done; 1 unexpected; 2 the command's words are off; 3 the data cannot be read right;
+4 diverged; 5 no learning rate found; 6 the run folder cannot be used; 7 a package is missing; 130 interrupted."""
+
+app = typer.Typer(
+    name="fallline", help="Gradient descent on your table: finds the numbers, runs the descent fast, shows the evidence.",
+    epilog=CODES, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+
+Data = Annotated[str, typer.Argument(help="A file (CSV, Parquet, Arrow, JSON lines, .npz, svmlight) or a built-in set: digits, breast-cancer, diabetes, fashion-mnist.")]
+TargetFlag = Annotated[str | None, typer.Option("--target", help="The column to predict.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
+Lr = Annotated[str, typer.Option(help="A learning rate, or auto.")]
+BatchSize = Annotated[str, typer.Option(help="Rows of a batch: auto, full, or a number.")]
+Optimizer = Annotated[str, typer.Option(help="sgd, nesterov, adam, adamw, nadam, rmsprop, adagrad, schedule-free.")]
+Momentum = Annotated[float | None, typer.Option(help="Of sgd and nesterov; 0.9 where left out.")]
+NesterovFlag = Annotated[bool, typer.Option("--nesterov", help="Nesterov's momentum in PyTorch's form.")]
+WeightDecay = Annotated[float | None, typer.Option(help="Times the weights; biases are left alone.")]
+ScheduleFlag = Annotated[str, typer.Option("--schedule", help='Of the learning rate, such as "warmup(5%) > cosine"; "constant" for none.')]
+Epochs = Annotated[float, typer.Option(help="Passes over the training rows.")]
+Seed = Annotated[int, typer.Option(help="Of order and split.")]
+Valid = Annotated[str, typer.Option(help="A share of the rows, or a file.")]
+Test = Annotated[str, typer.Option(help="A share of the rows, or a file.")]
+Group = Annotated[str | None, typer.Option(help="Column whose groups stay whole in the split.")]
+Time = Annotated[str | None, typer.Option(help="Column by which the newest rows test.")]
+SampleWeight = Annotated[str | None, typer.Option(help="Column of weights.")]
+Drop = Annotated[str, typer.Option(help="Columns to leave out: A,B.")]
+Only = Annotated[str, typer.Option(help="The only columns to learn from: A,B.")]
+Type = Annotated[list[str] | None, typer.Option(help="COL=text|number|category|date; may be repeated.")]
+LossFlag = Annotated[str | None, typer.Option("--loss", help="least_squares, logistic, softmax, huber, hinge, squared_hinge, poisson.")]
+ClassWeight = Annotated[str | None, typer.Option(help="balanced.")]
+LogTarget = Annotated[bool, typer.Option("--log-target", help="Learn log(1 + target).")]
+Out = Annotated[str | None, typer.Option(help="Folder of the run; left out, runs/<data>.")]
+Metric = Annotated[list[str] | None, typer.Option(help="The headline's metric; may be repeated.")]
+
+
+@app.command(epilog=CODES)
+def fit(
+    data: Data, target: TargetFlag = None, lr: Lr = "auto", batch_size: BatchSize = "auto", optimizer: Optimizer = "sgd",
+    momentum: Momentum = None, nesterov: NesterovFlag = False, weight_decay: WeightDecay = None,
+    schedule: ScheduleFlag = "warmup(5%) > linear(to=0)", epochs: Epochs = 20,
+    model: Annotated[str, typer.Option(help="linear is the only one so far.")] = "linear",
+    loss: LossFlag = None, metric: Metric = None, class_weight: ClassWeight = None, log_target: LogTarget = False,
+    task: Annotated[str | None, typer.Option(help="classification or regression.")] = None,
+    valid: Valid = "0.15", test: Test = "0.15", group: Group = None, time: Time = None, sample_weight: SampleWeight = None,
+    drop: Drop = "", only: Only = "", type: Type = None, seed: Seed = 0,
+    patience: Annotated[float | None, typer.Option(help="Stop after this many epochs without improvement.")] = None,
+    time_limit: Annotated[str | None, typer.Option(help="Such as 90s, 5m or 2h.")] = None,
+    plan: Annotated[str | None, typer.Option(help="A saved plan.json to carry out as it stands.")] = None,
+    out: Out = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Print a finished run's result; start where there is none.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what the folder holds.")] = False,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Fit a linear model to a table: choose, train, test, report."""
+    from fallline.cli import work
+
+    _only("model", model, ["linear"])
+    options = work.table_options(drop, only, type, valid, test, group, time, sample_weight, class_weight, log_target, task, seed)
+    rule = work.rule(optimizer, lr, momentum, nesterov, weight_decay)
+    told = work.choices(epochs, batch_size, rule, schedule, loss, metric, plan, seed)
+    work.fit(data, target, options, told, work.judges(patience, time_limit), work.Place(out, resume, overwrite), json)
+
+
+@app.command("find-lr", epilog=CODES)
+def find_lr(
+    data: Data, target: TargetFlag = None, batch_size: BatchSize = "auto", optimizer: Optimizer = "sgd", momentum: Momentum = None,
+    nesterov: NesterovFlag = False, weight_decay: WeightDecay = None, epochs: Epochs = 20, loss: LossFlag = None, seed: Seed = 0,
+    drop: Drop = "", only: Only = "", type: Type = None,
+    plot: Annotated[str | None, typer.Option(help="Save the picture: FILE.png, .svg or .html.")] = None,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """The learning-rate range test: sweep, curve, choice."""
+    from fallline.cli import work
+
+    options = work.table_options(drop, only, type, "0.15", "0.15", None, None, None, None, False, None, seed)
+    rule = work.rule(optimizer, "auto", momentum, nesterov, weight_decay)
+    work.find_lr(data, target, options, work.choices(epochs, batch_size, rule, "constant", loss, None, None, seed), plot, json)
+
+
+@app.command(epilog=CODES)
+def plan(
+    rows: Annotated[int, typer.Option(help="Rows of the training data.")], epochs: Epochs = 20, batch_size: BatchSize = "64",
+    lr: Lr = "0.1", optimizer: Optimizer = "sgd", momentum: Momentum = None, nesterov: NesterovFlag = False,
+    weight_decay: WeightDecay = None, schedule: ScheduleFlag = "constant", seed: Seed = 0,
+    out: Annotated[str | None, typer.Option(help="Save the plan: FILE.json.")] = None, json: Json = False,
+) -> None:  # fmt: skip
+    """Print and draw what a plan would do."""
+    from fallline.cli import work
+
+    work.plan(rows, epochs, batch_size, work.rule(optimizer, lr, momentum, nesterov, weight_decay), schedule, seed, out, json)
+
+
+@app.command(epilog=CODES)
+def predict(
+    run: Annotated[str, typer.Argument(help="A run's folder.")], data: Data,
+    out: Annotated[str, typer.Option("--out", "-o", help="FILE.csv, .parquet or .jsonl.")],
+    id: Annotated[str | None, typer.Option(help="A column to carry over.")] = None,
+    proba: Annotated[bool, typer.Option("--proba", help="Probabilities of the classes too.")] = False,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Predict every row of a table: one row out per row in, in the same order."""
+    from fallline.cli import work
+
+    work.predict(run, data, out, id, proba, json)
+
+
+@app.command(epilog=CODES)
+def report(
+    runs: Annotated[list[str], typer.Argument(help="Folders of runs.")], json: Json = False,
+) -> None:  # fmt: skip
+    """Write the report of each run, beside it; one HTML file each."""
+    from fallline.cli import work
+
+    work.report(runs, json)
+
+
+def _only(name: str, value: str, known: list[str]) -> None:
+    if value not in known:
+        raise typer.BadParameter(f"{value!r};{did_you_mean(value, known)} expected one of {', '.join(known)}".replace(";;", ";"), param_hint=f"--{name}")
+
+
+def _code(error: BaseException) -> int:
+    for kind, code in ((Diverged, 4), (NoLearningRate, 5), (RunFolderError, 6), (MissingExtra, 7), (TableError, 3), (FalllineError, 3)):
+        if isinstance(error, kind):
+            return code
+    return 1
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line; every error of ours is one message on stderr and an exit code."""
+    args = sys.argv[1:] if arguments is None else arguments
+    if args[:1] == ["--version"]:
+        from fallline import __version__
+
+        print(f"fallline {__version__}")
+        sys.exit(0)
+    try:
+        app(args=args, standalone_mode=False)
+    except KeyboardInterrupt as stopped:
+        print(f"fallline: {stopped or 'interrupted'}", file=sys.stderr)
+        sys.exit(130)
+    except FalllineError as error:
+        if os.environ.get("FALLLINE_DEBUG"):
+            raise
+        print(f"fallline: {error}", file=sys.stderr)
+        sys.exit(_code(error))
+    except typer.Exit as done:
+        sys.exit(done.exit_code)
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        message = error.format_message()  # type: ignore[attr-defined]
+        command = next((c for c in args[:1] if "No such command" not in message and not c.startswith("-")), "")
+        print(f"fallline: {message}\nTry '{' '.join(filter(None, ('fallline', command, '--help')))}'.", file=sys.stderr)
+        sys.exit(2)
+

@@ -1,0 +1,268 @@
+"""What the commands do: flags to library values, the library's results to a screen or to JSON."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fallline import fitting, lengths, rules, run_folder, runs, tables
+from fallline.batches import Batches
+from fallline.errors import InvalidValue, NoLearningRate, RunExists, UnknownName
+from fallline.judges import EarlyStop, TimeBudget
+from fallline.plan import Plan
+
+OPTIMIZERS = {
+    "sgd": rules.SGD, "nesterov": rules.Nesterov, "adam": rules.Adam, "adamw": rules.AdamW, "nadam": rules.NAdam,
+    "rmsprop": rules.RMSProp, "adagrad": rules.AdaGrad, "schedule-free": rules.ScheduleFree,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run goes, and what to do with what is there."""
+
+    out: str | None
+    resume: bool
+    overwrite: bool
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _share(text: str) -> Any:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def table_options(drop, only, types, valid, test, group, time, sample_weight, class_weight, log_target, task, seed) -> tables.TableOptions:
+    """The flags of a table as its options."""
+    pairs = {}
+    for pair in types or ():
+        column, equals, kind = pair.rpartition("=")
+        if not equals:
+            raise InvalidValue(f"--type {pair}: expected COLUMN=text, number, category or date")
+        pairs[column] = kind
+    return tables.TableOptions(
+        drop=_list(drop), only=_list(only), types=pairs, valid=_share(valid), test=_share(test), group=group, time=time,
+        sample_weight=sample_weight, class_weight=class_weight, log_target=log_target, task=task, seed=seed,
+    )  # fmt: skip
+
+
+def rule(name: str, lr: str, momentum: float | None, nesterov: bool, weight_decay: float | None) -> rules.Rule | None:
+    """The optimizer's flags as a rule; None where everything is left to be chosen."""
+    if name not in OPTIMIZERS:
+        raise UnknownName.among("optimizer", name, OPTIMIZERS)
+    if name == "sgd" and lr == "auto" and momentum is None and not nesterov and weight_decay is None:
+        return None
+    try:
+        rate = rules.auto if lr == "auto" else float(lr)
+    except ValueError:
+        raise InvalidValue(f"--lr {lr}: expected a number or auto") from None
+    given: dict[str, Any] = {"weight_decay": weight_decay if weight_decay is not None else 1e-4 if name == "sgd" else 0.0}
+    if name in ("sgd", "nesterov"):
+        given["momentum"] = 0.9 if momentum is None else momentum
+    elif momentum is not None:
+        raise InvalidValue(f"--momentum belongs to sgd and nesterov, not to {name}")
+    if nesterov and name != "sgd":
+        raise InvalidValue(f"--nesterov belongs to sgd, not to {name}")
+    return OPTIMIZERS[name](rate, **given, **({"nesterov": True} if nesterov else {}))
+
+
+def _size(text: str) -> int | Batches | None:
+    if text == "auto":
+        return None
+    if text == "full":
+        return Batches.full()
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidValue(f"--batch-size {text}: expected auto, full or a number of rows") from None
+
+
+def choices(epochs, batch_size, rule, schedule, loss, metrics, plan, seed) -> fitting.Choices:
+    """The flags of a plan as choices."""
+    saved = None if plan is None else Plan.from_json(_read_json(plan))
+    return fitting.Choices(epochs, _size(batch_size), rule, None if schedule in ("", "constant", "none") else schedule, loss, metrics, saved, seed)
+
+
+def _read_json(path: str) -> Any:
+    try:
+        return jsonlib.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise InvalidValue(f"no file {path!r}: expected a saved plan") from None
+    except jsonlib.JSONDecodeError as error:
+        raise InvalidValue(f"{path} is not JSON ({error})") from None
+
+
+def judges(patience: float | None, time_limit: str | None) -> list[Any]:
+    out: list[Any] = [] if patience is None else [EarlyStop(lengths.epochs(patience))]
+    return out if time_limit is None else [*out, TimeBudget(time_limit)]
+
+
+def _say(text: str, json: bool) -> None:
+    if not json:
+        print(text)
+
+
+def _document(value: Any) -> None:
+    print(jsonlib.dumps(run_folder.plain(value), indent=1))
+
+
+def fit(data: str, target: str | None, options: tables.TableOptions, told: fitting.Choices, stop: list[Any], place: Place, json: bool) -> None:
+    """`fallline fit`."""
+    folder = Path(place.out) if place.out else _free(Path("runs"), Path(data).stem)
+    if folder.exists() and any(folder.iterdir()) if folder.is_dir() else folder.exists():
+        if place.overwrite:
+            shutil.rmtree(folder)
+        elif place.resume or place.out:
+            return _existing(folder, place.resume, json)
+    made = tables.table(data, target=target, options=options)
+    _say(made.summary.text(), json)
+    _say(f"target {made.target.name!r}: {made.target.task} ({made.target.why})", json)
+    run = fitting.fit(made, choices=told, stop=stop, progress=False if json else None)
+    run.summary["command"] = "fallline " + shlex.join(sys.argv[1:])
+    run.save(folder)
+    page = run.report(folder / "report.html")
+    if json:
+        return _document({"run": str(folder), "report": str(page), "outcome": run.outcome.name, **{k: run.summary[k] for k in ("headline", "lr_source")},
+                          "metrics": (run.summary["test"] or {}).get("metrics"), "journal": run.history.journal})  # fmt: skip
+    shown = {entry["what"]: entry for entry in reversed(run.history.journal)}  # of two entries, the first tells why
+    for entry in reversed(shown.values()):
+        if entry["what"] not in ("task", "engine", "outcome", "note"):
+            value = f"{entry['value']:.4g}" if isinstance(entry["value"], float) else entry["value"]
+            print(f"{entry['what']}: {value}" + (f" ({entry['why']})" if entry["why"] else ""))
+    print(f"{run.history.steps:,} updates; {run.reason}; predictions use the {run.used} weights")
+    print(headline(run.summary))
+    print(f"run: {folder}   report: {page}")
+
+
+def headline(summary: dict[str, Any]) -> str:
+    """The first line of every result: the test metric with its interval, beside the baseline."""
+    head = summary.get("headline")
+    if not head or head.get("value") is None:
+        return "no test part: nothing says how well this does on new rows"
+    low, high = head["interval"]
+    return f"test {head['metric'].replace('_', ' ')}: {head['value']:.4g} (95 % interval {low:.4g} to {high:.4g}, {head['rows']:,} rows); {head['baseline_name']}: {head['baseline']:.4g}"
+
+
+def _existing(folder: Path, resume: bool, json: bool) -> None:
+    """What an --out that holds something leads to."""
+    if not (folder / run_folder.MANIFEST).exists():
+        raise RunExists(f"{folder} holds something that is not a finished run: choose another --out, or --overwrite")
+    run = runs.load(folder)
+    _say(f"{folder} holds a finished run; --overwrite starts anew", json)
+    if json:
+        _document({"run": str(folder), "outcome": run.outcome.name, "headline": run.summary.get("headline")})
+    else:
+        print(headline(run.summary))
+
+
+def _free(parent: Path, stem: str) -> Path:
+    """runs/<stem>, or the first runs/<stem>-N that does not exist."""
+    n, folder = 1, parent / stem
+    while folder.exists():
+        n += 1
+        folder = parent / f"{stem}-{n}"
+    return folder
+
+
+def find_lr(data: str, target: str | None, options: tables.TableOptions, told: fitting.Choices, plot: str | None, json: bool) -> None:
+    """`fallline find-lr`."""
+    made = tables.table(data, target=target, options=options)
+    problem = made.problem(told.loss)
+    from fallline.advice.lr import find_lr as search
+
+    plan, found, _ = fitting._planned(problem, told)
+    found = found or search(problem, plan)
+    if plot is not None:
+        found.plot().save(plot)
+    if json:
+        _document(fitting._kept(found))
+    else:
+        from fallline.report import line_chart
+
+        curve, shown = found.curve, np.isfinite(found.curve.smooth)
+        print(line_chart(curve.smooth[shown], x=curve.lr[shown], log_x=True, mark=found.rate))
+        print("loss against the learning rate (log axis)")
+        print(found.verdict)
+        print(f"{found.cost:,} updates of {type(plan.optimizer).__name__} with batches of {plan.batch_size.size or 'all'} rows")
+    if found.rate is None:
+        raise NoLearningRate(found.verdict)
+    _say(f"lr {found.rate:.4g}", json)
+
+
+def plan(rows: int, epochs: float, batch_size: str, rule: rules.Rule | None, schedule: str, seed: int, out: str | None, json: bool) -> None:
+    """`fallline plan`."""
+    from dataclasses import replace
+
+    chosen = rule or rules.SGD(rules.auto, 0.9)
+    if schedule not in ("", "constant", "none"):
+        chosen = replace(chosen, schedule=schedule)
+    made = Plan(rows=rows, epochs=epochs, batch_size=_size(batch_size), optimizer=chosen, seed=seed)
+    if out is not None:
+        Path(out).write_text(jsonlib.dumps(made.to_json(), indent=1) + "\n")
+    if json:
+        return _document(made.to_json())
+    print(made.explain())
+    if not made.lr_is_auto:
+        from fallline.report import line_chart
+
+        at = np.unique(np.linspace(0, made.steps - 1, 400).astype(np.int64))
+        print(line_chart(made.lr_at(at), x=at))
+        print("learning rate against the update")
+
+
+def predict(folder: str, data: str, out: str, id: str | None, proba: bool, json: bool) -> None:
+    """`fallline predict`."""
+    run = runs.load(folder)
+    source, _ = tables.open_source(data)
+    columns: dict[str, Any] = {}
+    if id is not None:
+        columns[id] = source.values(id).tolist()
+    target = run.reader.target.name if run.reader is not None else "prediction"  # type: ignore[union-attr]
+    columns[target] = run.predict(source).tolist()
+    if proba:
+        p = run.predict_proba(source)
+        classes = run.model.classes.tolist() if run.model is not None and run.model.classes is not None else []
+        columns |= {f"probability of {c}": p[:, i].tolist() for i, c in enumerate(classes)}
+    _write(columns, Path(out))
+    if json:
+        return _document({"rows": source.rows, "file": out, "weights": run.used})
+    print(f"{source.rows:,} rows predicted with the {run.used} weights: {out}")
+
+
+def _write(columns: dict[str, list[Any]], path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import csv, parquet
+
+    made = pa.table(columns)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        parquet.write_table(made, path)
+    elif path.suffix in (".jsonl", ".ndjson"):
+        path.write_text("".join(jsonlib.dumps(row) + "\n" for row in made.to_pylist()))
+    elif path.suffix == ".csv":
+        csv.write_csv(made, path)
+    else:
+        raise InvalidValue(f"-o {path}: expected a file that ends in .csv, .parquet or .jsonl")
+
+
+def report(folders: Sequence[str], json: bool) -> None:
+    """`fallline report`."""
+    pages = []
+    for folder in folders:
+        pages.append(str(runs.load(folder).report(Path(folder) / "report.html")))
+        _say(pages[-1], json)
+    if json:
+        _document({"reports": pages})
