@@ -1,5 +1,7 @@
 """The public names for type checkers; made from `_HOMES` in `__init__.py` and held to it by a test."""
 
+from fallline import charts as charts
+from fallline import logs as logs
 from fallline.advice.lr import find_lr as find_lr
 from fallline.batches import Batches as Batches
 from fallline.batches import Blocks as Blocks
@@ -70,7 +72,6 @@ from fallline.tables import TableOptions as TableOptions
 from fallline.tables import table as table
 from fallline.training import Validation as Validation
 from fallline.training import train as train
-from fallline import charts as charts, logs as logs
 
 __version__: str
 __all__: list[str]

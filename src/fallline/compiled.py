@@ -56,17 +56,18 @@ def note() -> str | None:
 def kernel(function: Callable[..., Any], **options: Any) -> Any:
     """Compile `function` with the house's flags: no GIL, IEEE infinities and NaN respected, cached on disk."""
     import numba
+    import numba.core.config
 
     folder = cache_folder()
     options = {"nogil": True, "fastmath": FASTMATH, "boundscheck": False, "error_model": "numpy"} | options
     if folder is None:
         return numba.njit(**options)(function)
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(folder)
+    before = numba.core.config.CACHE_DIR
+    numba.core.config.CACHE_DIR = str(folder)
     try:
         return numba.njit(cache=True, **options)(function)
     finally:
-        numba.config.CACHE_DIR = before
+        numba.core.config.CACHE_DIR = before
 
 
 @contextmanager

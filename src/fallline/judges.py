@@ -116,22 +116,22 @@ class Explosion:
     """The default guard beside the kernels' own: stop when the loss has grown far beyond where it began.
 
     Args:
-        factor: how many times the largest loss of the beginning; noisy single examples stay far below it.
+        factor: how many times the largest of the first five losses; a single noisy example does not count, because
+            five updates in a row must lie above.
     """
 
     factor: float = 1e4
 
     def begin(self, clock: Clock) -> Callable[[View], Verdict]:
-        scale = 0.0
-        seen = 0
+        scale, seen = 0.0, 0
 
         def look(view: View) -> Verdict:
             nonlocal scale, seen
-            if seen < 100 and len(view.losses):
-                scale = max(scale, float(np.abs(view.losses[: 100 - seen]).max()) if seen == 0 else scale)
+            if seen < 5 and len(view.losses):
+                scale = max(scale, float(np.abs(view.losses[: 5 - seen]).max()))
             seen += len(view.losses)
-            level = float(np.median(view.losses[-100:])) if len(view.losses) else 0.0
-            if scale > 0 and level > self.factor * max(scale, 1e-12):
+            level = float(np.abs(view.losses[-5:]).min()) if len(view.losses) else 0.0
+            if seen > 5 and scale > 0 and level > self.factor * max(scale, 1e-12):
                 return Stop(Outcome.Diverged, f"the loss is {level:.3g}, {self.factor:g} times where it began")
             return GO
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -45,7 +46,7 @@ class Layout:
     def slices(self) -> tuple[slice, ...]:
         """Where each parameter lies in a flat register."""
         edges = np.cumsum([0] + [p.size for p in self.parameters]).tolist()
-        return tuple(slice(a, b) for a, b in zip(edges, edges[1:], strict=False))
+        return tuple(slice(a, b) for a, b in pairwise(edges))
 
     @property
     def names(self) -> tuple[str, ...]:

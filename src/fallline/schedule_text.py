@@ -111,7 +111,7 @@ def _value_code(value: Any) -> str:
 def _function_text(function: Any, exact: bool) -> str:
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "?")
     path = f"{module}:{name}"
-    if exact and not _found(module, name) is function:
+    if exact and _found(module, name) is not function:
         raise InvalidValue(
             f"custom({name}) cannot be written to JSON: {path} does not lead back to the function; "
             "define it at the top level of a module, or write the schedule with the library's own legs"

@@ -31,6 +31,8 @@ SEGMENT_SECONDS = 0.05
 PATH_SIZE, PATH_STEPS = 10, 100_000
 """A problem with at most this many parameters, that is not a model, keeps its path for at most this many updates."""
 
+EPOCH = epochs(1)
+
 Log = Callable[[dict[str, Any]], Any]
 
 
@@ -46,7 +48,7 @@ class Validation:
 
     data: Any
     metrics: Sequence[str | Metric | Callable[..., float]] | None = None
-    every: Length = epochs(1)
+    every: Length = EPOCH
 
 
 def train(

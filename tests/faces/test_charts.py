@@ -255,7 +255,7 @@ floats = st.floats(allow_nan=True, allow_infinity=True)
 
 
 @given(st.lists(floats, min_size=1, max_size=40), st.booleans(), st.sampled_from([None, 3]))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_any_history_can_be_described(values, with_valid, per_epoch):
     y = np.array(values)
     x = np.arange(len(y))

@@ -65,7 +65,7 @@ def test_bad_data(make, message):
 
 def test_text_columns_and_missing_columns_of_frames():
     pd = pytest.importorskip("pandas")
-    with pytest.raises(InvalidValue, match="column 'colour' is not numeric .it holds 'red'.*fl.table"):
+    with pytest.raises(InvalidValue, match=r"column 'colour' is not numeric .it holds 'red'.*fl.table"):
         P.least_squares(pd.DataFrame({"a": [1, 2], "colour": ["red", "blue"]}), [1, 2])
     problem = P.least_squares(pd.DataFrame({"price": [1, 2], "area": [3, 4]}), [1, 2])
     weights = problem.layout.split(problem.start())

@@ -133,7 +133,7 @@ def find_lr(problem: Any, plan: Plan, *, low: float = 1e-7, high: float = 1.0, s
 def _sweep(problem: Any, engine: Any, plan: Plan, rates: np.ndarray, sweep: int) -> tuple[np.ndarray, int]:
     """One descent along the rates; NaN from where it broke off. Returns the losses and the updates made."""
     size = plan.batch_size.size or problem.rows
-    each = 1 if plan.batch_size.is_full else max(1, math.ceil(ROWS_PER_RATE / size))
+    each = 1 if plan.batch_size.is_full else max(1, math.ceil(min(ROWS_PER_RATE, problem.rows) / size))
     rule = replace(plan.optimizer, lr=custom(lambda x, length: float(rates[min(x // each, len(rates) - 1)])), schedule=None)
     seed = plan.seed + sweep * 0x9E3779B9 & (2**63 - 1)  # other orders of the rows, the same for the same plan
     trial = Plan(problem, steps=len(rates) * each, batch_size=plan.batch_size, optimizer=rule, seed=seed)

@@ -172,7 +172,9 @@ def predicted(y: Any, prediction: Any, *, name: str = "value") -> Picture:
     same_length(y=truth, prediction=guess)
     keep, note = _dots(truth, np.abs(guess - truth))
     r2 = 1 - np.sum((truth - guess) ** 2) / np.sum((truth - truth.mean()) ** 2) if np.ptp(truth) else math.nan
-    ends = np.array([min(truth.min(), np.nanmin(guess)), max(truth.max(), np.nanmax(guess))])
+    every = np.concatenate([truth, guess])
+    every = every[np.isfinite(every)]
+    ends = np.array([every.min(), every.max()] if len(every) else [0.0, 1.0])
     notes = [f"true {short(a)}, predicted {short(b)}" for a, b in zip(truth[keep], guess[keep], strict=True)]
     xs = quantity("x", f"true {name}", axis={"labelExpr": PLAIN_LABEL, "grid": False, "tickCount": 6})
     ys = quantity("y", f"predicted {name}", axis={"labelExpr": PLAIN_LABEL, "tickCount": 6})
@@ -258,7 +260,7 @@ def bars(names: Sequence[str], values: Any, *, name: str = "value", title: str =
         {"transform": [{"filter": "datum.value >= 0"}], "mark": {**side, "align": "left", "dx": 4}, "encoding": {"x": x, "y": y, "text": {"field": "text"}}},
         {"transform": [{"filter": "datum.value < 0"}], "mark": {**side, "align": "right", "dx": -4}, "encoding": {"x": x, "y": y, "text": {"field": "text"}}},
     ]}  # fmt: skip
-    found = title or (f"{name}: largest for {plain[int(np.nanargmax(sizes))]} ({short(float(np.nanmax(sizes)))})" if len(finite) else name)
+    found = title or (f"{name}: largest for {plain[int(np.flatnonzero(sizes == finite.max())[0])]} ({short(finite.max())})" if len(finite) else name)
     return Picture(found, spec, caption, height=60 + 19 * max(len(labels), 2))
 
 

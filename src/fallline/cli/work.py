@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ def fit(data: str, target: str | None, options: tables.TableOptions, told: fitti
     _say(made.summary.text(), json)
     _say(f"target {made.target.name!r}: {made.target.task} ({made.target.why})", json)
     run = fitting.fit(made, choices=told, stop=stop, progress=False if json else None)
-    run.summary["command"] = "fallline " + shlex.join(sys.argv[1:])
+    run.summary |= {"command": "fallline " + shlex.join(sys.argv[1:]), "created": datetime.now().isoformat(" ", "minutes")}
     run.save(folder)
     page = run.report(folder / "report.html")
     if json:

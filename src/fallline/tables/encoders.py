@@ -11,6 +11,7 @@ import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from scipy import sparse
 
 from fallline.errors import InvalidValue, UnknownName
 from fallline.tables.cells import Cells, Kind, cells
-from fallline.tables.sources import Source, read
+from fallline.tables.sources import read
 
 LEVELS = 64
 """More levels than this are hashed."""
@@ -144,7 +145,7 @@ def _grams(values: np.ndarray, width: int) -> sparse.csr_matrix:
     for value in values:
         words = _WORD.findall((value or "").lower())
         counts: dict[int, float] = {}
-        for gram in (*words, *(f"{a} {b}" for a, b in zip(words, words[1:], strict=False))):
+        for gram in (*words, *(f"{a} {b}" for a, b in pairwise(words))):
             j, _ = _hash(gram, width)
             counts[j] = counts.get(j, 0.0) + 1.0
         for j in sorted(counts):

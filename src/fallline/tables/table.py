@@ -196,7 +196,7 @@ class Table:
         return f"Table({self.summary.name!r}, target={self.target.name!r}, task={self.target.task!r}, {parts}, features={len(self.feature_names)})"
 
     def _repr_html_(self) -> str:
-        cell = lambda *values: "".join(f"<td>{html.escape(str(v))}</td>" for v in values)  # noqa: E731
+        cell = lambda *values: "".join(f"<td>{html.escape(str(v))}</td>" for v in values)
         body = "".join(f"<tr>{cell(c.name, c.kind, c.treatment, c.missing, c.note)}</tr>" for c in self.summary.columns)
         head = "<tr><th>column</th><th>type</th><th>treatment</th><th>missing</th><th>note</th></tr>"
         return f"<pre>{html.escape(self.summary.text())}</pre><table>{head}{body}</table>"
@@ -391,7 +391,7 @@ def _leaks(column: Cells, wanted: Cells, goal: Target, train: np.ndarray) -> boo
     if goal.task == "classification" and column.kind in ("category", "number"):
         x = column.values[train].tolist()
         y = wanted.values[train].tolist()
-        pairs = {p for p in zip(x, y, strict=True)}
+        pairs = set(zip(x, y, strict=True))
         distinct = len(set(x))
         return len(pairs) == distinct and distinct <= max(2, len(x) // 10) and distinct >= 2
     return False

@@ -78,7 +78,7 @@ def infer(column: Cells, task: Task | None, log: bool, train: np.ndarray) -> Tar
     if task is None:
         task, why = _guess(column, present)
     if task == "classification":
-        classes = tuple(sorted({_label(v) for v in present}, key=lambda c: (isinstance(c, str), c)))
+        classes: tuple[Any, ...] = tuple(sorted({_label(v) for v in present}, key=lambda c: (isinstance(c, str), c)))
         if len(classes) < 2:
             raise TableError(f"the target {column.name!r} holds one class only ({classes[0]!r}): nothing can be learnt")
         if log:

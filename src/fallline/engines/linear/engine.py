@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -150,7 +151,7 @@ class LinearEngine:
             law.fill(t)
             p, pb = law.gradient_point(state)
             args = (*self._loss, p, pb, 1.0 / len(rows), g, gb, sums)
-            work = [(a, b) for a, b in zip(shares[:-1], shares[1:], strict=True) if b > a]
+            work = [(a, b) for a, b in pairwise(shares.tolist()) if b > a]
             waiting = [self._pool.submit(run, *self._data, rows, edges, a, b, *args) for a, b in work[1:]]
             run(*self._data, rows, edges, *work[0], *args)
             for other in waiting:

@@ -97,6 +97,15 @@ def _exp(x):
     return lambda x: math.exp(x)
 
 
+def _clamped(z):
+    """`z` within the table. NaN compares false and lands on an end: a table must never be read outside."""
+    limit = np.float32(LIMIT)
+    return z if abs(z) <= limit else (limit if z > 0 else -limit)
+
+
+clamped = _inline(_clamped)
+
+
 def sigmoid(z):
     """1/(1+e^-z); in float32 from the table: half the latency of an exponential and a division."""
 
@@ -106,7 +115,7 @@ def _sigmoid(z):
     if z == types.float32:
 
         def table(z):
-            near = min(max(z, np.float32(-LIMIT)), np.float32(LIMIT))
+            near = clamped(z)
             k = np.int32(np.rint(near * np.float32(NODES)))
             h = near - np.float32(k) * np.float32(1 / NODES)
             i = k + np.int32(LIMIT * NODES)
@@ -130,7 +139,7 @@ def _softplus(z):
     if z == types.float32:
 
         def table(z):
-            near = min(max(z, np.float32(-LIMIT)), np.float32(LIMIT))
+            near = clamped(z)
             k = np.int32(np.rint(near * np.float32(NODES)))
             h = near - np.float32(k) * np.float32(1 / NODES)
             i = k + np.int32(LIMIT * NODES)

@@ -19,7 +19,17 @@ import numpy as np
 
 from fallline.compiled import kernel
 from fallline.engines.linear.dense import batch_rows, finish, norm_of_slopes, update_intercept
-from fallline.engines.linear.scalar import CLIP, LOOK, columns, fill, fits, law, loss_slope, losses_slopes, prefetch
+from fallline.engines.linear.scalar import (
+    CLIP,
+    LOOK,
+    columns,
+    fill,
+    fits,
+    law,
+    loss_slope,
+    losses_slopes,
+    prefetch,
+)
 
 NEAR, FAR = 4, 8
 """Rows ahead at which the weights of a row, and the row itself, are asked for."""

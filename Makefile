@@ -1,0 +1,43 @@
+# make demo    install into .venv, fit real data, leave a report
+# make test    install what the tests need, then lint, types, layers, doctests, tests
+# make parity  every rule x loss x layout x batch size against the reference
+# make bench   the speed table, side by side with its peers
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: demo test parity bench images wheel clean
+
+$(VENV)/.demo: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]'
+	touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,test]'
+	touch $@
+
+demo: $(VENV)/.demo
+	$(BIN)/fallline fit digits --out runs/demo --overwrite
+
+test: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python src
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q
+
+parity: $(VENV)/.test
+	$(BIN)/python -m pytest -q -m parity tests/parity
+
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks/linear.py
+
+images: $(VENV)/.demo
+	$(BIN)/python docs/make_images.py
+
+wheel: $(VENV)/.test
+	$(BIN)/python -m build --wheel
+
+clean:
+	rm -rf $(VENV) dist build runs .pytest_cache .ruff_cache .hypothesis
