@@ -37,7 +37,7 @@ def test_unscaled_columns_are_suspected():
 
 
 def test_a_rate_far_from_the_typical_ones_is_remarked(problem):
-    small = fl.logistic(problem.X * 1e-2, problem.target)
+    small = fl.logistic(problem.X * 0.2, problem.target)
     found = fl.find_lr(small, fl.Plan(small, epochs=20, batch_size=32, optimizer=fl.SGD()))
     assert "typical rates for SGD are 0.01 to 0.1" in found.verdict
 
