@@ -35,7 +35,7 @@ def watched() -> Iterator[Interrupt]:
         yield noted
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set from Python
 
 
 def interactive() -> bool:

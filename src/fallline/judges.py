@@ -115,23 +115,31 @@ class EarlyStop:
 class Explosion:
     """The default guard beside the kernels' own: stop when the loss has grown far beyond where it began.
 
+    It rules at evaluations only: they fall on the same updates however a plan is cut into segments, so the same plan
+    stops at the same update on a fast machine and on a slow one. The beginning is the first epoch, at most 100 updates:
+    one noisy example may have a loss near 0 by chance, many do not.
+
     Args:
-        factor: how many times the largest of the first five losses; a single noisy example does not count, because
-            five updates in a row must lie above.
+        factor: how many times the largest loss of the beginning; a single noisy example does not count, because it is
+            the median of as many updates that must lie above.
     """
 
     factor: float = 1e4
 
     def begin(self, clock: Clock) -> Callable[[View], Verdict]:
-        scale, seen = 0.0, 0
+        beginning = min(100, clock.steps_per_epoch or 100)
+        scale, seen, recent = 0.0, 0, np.empty(0)
 
         def look(view: View) -> Verdict:
-            nonlocal scale, seen
-            if seen < 5 and len(view.losses):
-                scale = max(scale, float(np.abs(view.losses[: 5 - seen]).max()))
+            nonlocal scale, seen, recent
+            opening = view.losses[: max(beginning - seen, 0)]
+            scale = max(scale, float(np.abs(opening).max())) if len(opening) else scale
             seen += len(view.losses)
-            level = float(np.abs(view.losses[-5:]).min()) if len(view.losses) else 0.0
-            if seen > 5 and scale > 0 and level > self.factor * max(scale, 1e-12):
+            recent = np.concatenate([recent, view.losses])[-beginning:]
+            if view.evaluation is None or seen <= beginning:
+                return GO
+            level = float(np.median(recent))
+            if scale > 0 and level > self.factor * max(scale, 1e-12):
                 return Stop(Outcome.Diverged, f"the loss is {level:.3g}, {self.factor:g} times where it began")
             return GO
 

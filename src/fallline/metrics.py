@@ -55,8 +55,10 @@ def _balanced_accuracy(y: np.ndarray, p: np.ndarray) -> float:
 
 
 def _f1(y: np.ndarray, p: np.ndarray) -> float:
-    """Macro average over the classes that occur; with two classes, the second (larger) one's."""
+    """Macro average over the classes that occur; with two classes, the second (larger) one's; NaN with one: which is it?"""
     classes = np.unique(np.concatenate([y, p]))
+    if len(classes) == 1:
+        return math.nan
     scores = []
     for c in classes[-1:] if len(classes) <= 2 else classes:
         hit = np.sum((y == c) & (p == c))
@@ -74,6 +76,8 @@ def _positive(p: np.ndarray, name: str) -> np.ndarray:
 def _auc(y: np.ndarray, p: np.ndarray) -> float:
     """Chance that a row of the second class scores above one of the first, ties counted half (Mann-Whitney)."""
     score = _positive(p, "auc")
+    if np.isnan(score).any():
+        return math.nan
     order = np.argsort(score, kind="stable")
     _, inverse, counts = np.unique(score[order], return_inverse=True, return_counts=True)
     ranks = np.empty(len(y))
@@ -85,6 +89,8 @@ def _auc(y: np.ndarray, p: np.ndarray) -> float:
 
 def _average_precision(y: np.ndarray, p: np.ndarray) -> float:
     score = _positive(p, "average_precision")
+    if np.isnan(score).any():
+        return math.nan
     order = np.argsort(-score, kind="stable")
     last = np.append(np.diff(score[order]) != 0, True)
     hits = np.cumsum(y[order] == 1)[last]
@@ -104,8 +110,9 @@ def _brier(y: np.ndarray, p: np.ndarray) -> float:
 
 
 def _r2(y: np.ndarray, p: np.ndarray) -> float:
-    spread = np.sum((y - y.mean(axis=0)) ** 2)
-    return float(1 - np.sum((y - p) ** 2) / spread) if spread > 0 else math.nan
+    """Share of the variance explained; with several outputs, the mean over them."""
+    spread, error = np.sum((y - y.mean(axis=0)) ** 2, axis=0), np.sum((y - p) ** 2, axis=0)
+    return float(np.mean(1 - error / spread)) if np.all(spread > 0) else math.nan
 
 
 def _rmsle(y: np.ndarray, p: np.ndarray) -> float:
@@ -115,8 +122,10 @@ def _rmsle(y: np.ndarray, p: np.ndarray) -> float:
 
 
 def _poisson_deviance(y: np.ndarray, p: np.ndarray) -> float:
-    ratio = np.where(y > 0, y / p, 1.0)
-    return float(2 * np.mean(y * np.log(ratio) - y + p))
+    """Infinite where a rate of 0 was predicted and something was counted."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(y > 0, y / p, 1.0)
+        return float(2 * np.mean(y * np.log(ratio) - y + p))
 
 
 METRICS: dict[str, Metric] = {

@@ -51,7 +51,7 @@ def write(folder: Path, documents: Mapping[str, Any], tensors: Mapping[str, Mapp
         else:
             contents[name] = (json.dumps(plain(document), indent=1) + "\n").encode()
     for name, arrays in tensors.items():
-        contents[name] = save({k: np.ascontiguousarray(v) for k, v in arrays.items()})
+        contents[name] = save({k: np.asarray(v, order="C") for k, v in arrays.items()})  # not ascontiguousarray: it makes () into (1,)
     hashes = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in contents.items()}
     contents[MANIFEST] = (json.dumps({"format": FORMAT, "files": hashes}, indent=1) + "\n").encode()
     for name, data in contents.items():

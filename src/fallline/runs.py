@@ -14,13 +14,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from fallline import run_folder
-from fallline.errors import InvalidValue
+from fallline.errors import InvalidValue, RunDamaged, UnknownName
 from fallline.history import History, Outcome
+from fallline.metrics import Metric, metric
 from fallline.plan import Plan
 from fallline.problems import LinearModel
 
 Weights = dict[str, np.ndarray]
 DOCUMENTS = ("plan.json", "run.json", "model.json", "history.jsonl")
+TENSORS = ("model.safetensors", "history.safetensors")
 
 
 class Reader(Protocol):
@@ -91,6 +93,30 @@ class Run:
         """Probability of each class, [rows, classes]."""
         return self._model().predict_proba(self.answer, self._rows(X))
 
+    def score(self, X: Any, y: Any, measure: str | Metric | None = None) -> float:
+        """A metric on other rows: accuracy for classes and r2 for numbers, or the one that is named.
+
+        Args:
+            X: as in `predict`.
+            y: [rows] true labels or numbers, in the user's terms.
+            measure: a metric or its name.
+        """
+        model = self._model()
+        which = metric(measure or ("r2" if model.classes is None else "accuracy"))
+        if which.needs != "probabilities":
+            return which(y, self.predict(X))
+        assert model.classes is not None
+        labels = np.asarray(y)
+        unknown = ~np.isin(labels, model.classes)
+        if unknown.any():
+            raise UnknownName.among("label", str(labels[unknown][0]), model.classes.tolist())
+        return which(np.searchsorted(model.classes, labels), self.predict_proba(X))  # classes are sorted
+
+    @property
+    def journal(self) -> list[dict[str, Any]]:
+        """Every decision: what, value, why."""
+        return self.history.journal
+
     def _model(self) -> LinearModel:
         if self.model is None:
             raise InvalidValue("this run is of a function, not of a model: there is nothing to predict; see run.weights")
@@ -133,7 +159,7 @@ class Run:
 
         loss = self.history.loss
         marks = [e for e in self.history.evaluations if "valid_loss" in e]
-        best = min(marks, key=lambda e: e["valid_loss"])["step"] if marks else None
+        best = next((e["value"] for e in self.history.journal if e["what"] == "best"), None)
         return charts.loss_curves(
             np.arange(len(loss)), loss, np.array([e["step"] for e in marks]), np.array([e["valid_loss"] for e in marks]),
             best_step=best, steps_per_epoch=self.plan.steps_per_epoch,
@@ -181,6 +207,9 @@ def load(folder: str | Path) -> Run:
         RunDamaged: a file is missing or was changed.
     """
     files = run_folder.read(folder)
+    for name in (*DOCUMENTS, *TENSORS):
+        if name not in files:
+            raise RunDamaged(f"{Path(folder) / run_folder.MANIFEST} does not list {name}: restore the folder from a copy, or run again")
     documents = {name: json.loads(files[name]) for name in DOCUMENTS if name.endswith(".json")}
     about, model = documents["run.json"], documents["model.json"]
     tensors = run_folder.tensors(files["model.safetensors"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ import numpy as np
 
 from fallline import run_folder
 from fallline.engines import Engine, choose
-from fallline.errors import Diverged, InvalidValue, PlanMismatch
+from fallline.errors import Diverged, InvalidValue, PlanMismatch, UnknownName
 from fallline.history import History, Outcome, State
 from fallline.interrupts import interactive, watched
 from fallline.judges import EarlyStop, Explosion, Judge, Replan, Stop, View
+from fallline.layout import Layout
 from fallline.lengths import Length, epochs
 from fallline.metrics import Metric, metric
 from fallline.plan import Plan
@@ -94,10 +95,13 @@ def train(
         raise InvalidValue("resume=True: runs cannot be resumed in this version; leave it out to start anew")
     if plan.rows is not None and plan.rows != problem.rows:
         raise PlanMismatch(f"the plan is for {plan.rows:,} rows and the problem has {problem.rows:,}; make it with Plan(problem, ...)")
+    if plan.rows is None and problem.rows > 1:
+        raise PlanMismatch(f"the plan does not know its rows and the problem has {problem.rows:,}: make it with Plan(problem, ...)")
     folder = None if save is None else run_folder.fresh(save)
     history = History()
     plan = _with_rate(problem, plan, history)
-    loop = _Loop(problem, plan, _validation(problem, valid), _judges(stop, valid), engine or choose(problem), history, log)
+    judges = _judges(stop, valid)
+    loop = _Loop(problem, plan, _validation(problem, valid, judges), judges, engine or choose(problem), history, log)
     history.note("engine", loop.engine.name, "the fastest that runs this problem" if engine is None else "given")
     for note in (*getattr(problem, "notes", ()), *plan.notes):
         history.note("note", note, "")
@@ -111,7 +115,7 @@ def train(
         run.save(folder)
     if run.outcome is Outcome.Diverged:
         raise loop.diverged(run)
-    if run.outcome is Outcome.Interrupted and not interactive():
+    if interrupt.received is not None and not interactive():  # also when it came during the last update: never swallowed
         if interrupt.received == signal.SIGTERM:
             raise SystemExit(143)
         stopped = KeyboardInterrupt(run.reason)
@@ -131,23 +135,42 @@ def _with_rate(problem: Any, plan: Plan, history: History) -> Plan:
     return plan.with_lr(found)
 
 
-def _validation(problem: Any, valid: Any) -> tuple[LinearProblem, tuple[Metric, ...], Length] | None:
-    """The held-out problem, its metrics, and the cadence."""
+def _validation(problem: Any, valid: Any, judges: Sequence[Judge]) -> tuple[LinearProblem, tuple[Metric, ...], Length] | None:
+    """The held-out problem, its metrics (those that a judge asks for among them), and the cadence."""
     if valid is None:
         return None
     given = valid if isinstance(valid, Validation) else Validation(valid)
     if not isinstance(problem, LinearProblem):
         raise InvalidValue(f"valid= needs a problem with data; this one is {problem.name}: leave valid out")
-    data = given.data
-    held_out = data if isinstance(data, LinearProblem) else problem.on(*data)
+    if not isinstance(given.every, Length):
+        raise InvalidValue(f"Validation(every={given.every!r}): expected a length with its unit, such as epochs(1) or steps(500)")
     names = given.metrics
     if names is None:
         names = ["accuracy"] if problem.loss.classifies else ["rmse", "r2"]
-    return held_out, tuple(metric(m) for m in names), given.every
+    metrics = [metric(m) for m in ([names] if isinstance(names, str) or callable(names) else names)]
+    asked = [metric(j.metric) for j in judges if isinstance(j, EarlyStop) and j.metric is not None]
+    metrics += [m for m in asked if m.name not in [n.name for n in metrics]]
+    return _held_out(problem, given.data), tuple(metrics), given.every
+
+
+def _held_out(problem: LinearProblem, data: Any) -> LinearProblem:
+    """The validation data as a problem with the training problem's columns and classes."""
+    if not isinstance(data, LinearProblem):
+        if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
+            raise InvalidValue(f"valid= is a {type(data).__name__}: expected (X, y), (X, y, weights) or a problem of this kind")
+        return problem.on(*data)
+    if data.layout != problem.layout or data.loss.name != problem.loss.name:
+        raise InvalidValue(f"valid={data!r} does not fit {problem!r}: give (X, y), or problem.on(X, y)")
+    if problem.classes is not None and data.classes is not None and not np.array_equal(problem.classes, data.classes):
+        raise InvalidValue(
+            f"valid= has the classes {data.classes.tolist()[:6]} and the problem {problem.classes.tolist()[:6]}: "
+            "make it with problem.on(X, y), which numbers them alike"
+        )
+    return data
 
 
 def _judges(stop: Any, valid: Any) -> tuple[Judge, ...]:
-    judges = () if stop is None else (stop,) if hasattr(stop, "begin") else tuple(stop)
+    judges = () if stop is None else tuple(stop) if isinstance(stop, (list, tuple)) else (stop,)
     for judge in judges:
         if not hasattr(judge, "begin"):
             raise InvalidValue(f"stop={judge!r}: expected judges, such as EarlyStop(patience=epochs(3)) or TimeBudget('5m')")
@@ -162,6 +185,9 @@ class _Loop:
     def __init__(self, problem, plan: Plan, valid, judges, engine: Engine, history: History, log: Log | None):
         self.problem, self.plan, self.valid, self.engine, self.history, self.log = problem, plan, valid, engine, history, log
         self.judges = [j.begin(plan.clock) for j in judges]
+        chosen = next((metric(j.metric) for j in judges if isinstance(j, EarlyStop) and j.metric is not None), None)
+        self.score = f"valid_{chosen.name}" if chosen else "valid_loss"
+        self.sign = -1.0 if chosen and chosen.better == "higher" else 1.0
         self.best: tuple[float, np.ndarray, int] | None = None
         self.stopped = ""
         self.failed_at: int | None = None
@@ -193,6 +219,8 @@ class _Loop:
             if len(result.trace.loss):
                 shown.show(state.step, float(result.trace.loss[-1]), evaluation)
             verdict = self._judged(View(state.step, result.trace.loss, evaluation))
+            if state.step == plan.steps and not (verdict and verdict.outcome is Outcome.Diverged):
+                break  # every update was made: finished, whatever else arrived meanwhile
             if isinstance(verdict, Stop):
                 outcome, self.stopped = verdict.outcome, verdict.reason
                 break
@@ -206,12 +234,7 @@ class _Loop:
     def _initial(self, start: Any) -> np.ndarray:
         if start is None:
             return self.problem.start()
-        if isinstance(start, dict):
-            return self.problem.layout.join(start)
-        flat = np.asarray(start, np.float64).reshape(-1)
-        if len(flat) != self.problem.layout.size:
-            raise InvalidValue(f"start has {len(flat)} numbers and the problem {self.problem.layout.size} parameters ({', '.join(self.problem.layout.names)})")
-        return flat
+        return _start(self.problem.layout, start)
 
     def _next_evaluation(self, step: int) -> int:
         """The first update after `step` at which the run is measured."""
@@ -238,8 +261,9 @@ class _Loop:
             flat = state.registers().answer(plan.optimizer.answer())
             entry["valid_loss"] = held_out.loss(flat)
             entry |= {f"valid_{m.name}": v for m, v in zip(metrics, measure(held_out, flat, metrics), strict=True)}
-            if self.best is None or entry["valid_loss"] < self.best[0]:
-                self.best = (entry["valid_loss"], flat, done)
+            score = self.sign * entry[self.score]
+            if self.best is None or math.isnan(self.best[0]) or score < self.best[0]:
+                self.best = (score, flat, done)
         if self.valid or self.path is None:
             self.history.evaluations.append(entry)
             if self.log is not None:
@@ -261,6 +285,8 @@ class _Loop:
         last = state.w if averaged else state.answer(rule.answer())
         if self.path is not None:
             self.history.path = np.array(self.path)
+        if self.best is not None:
+            self.history.note("best", self.best[2], f"the update with the best {self.score.replace('_', ' ')}")
         self.history.note("outcome", outcome.name, self.stopped or str(outcome))
         return Run(
             plan=self.plan,
@@ -302,8 +328,29 @@ class _Loop:
         scales = self.problem.scales()
         worst = int(np.argmax(scales))
         if scales[worst] > 10 * max(float(np.median(scales)), 1e-30) and scales[worst] > 3:
-            return f"{advice}, or standardise '{self.problem.feature_name(worst)}' (scale {scales[worst]:.2g})."
+            return f"{advice}, or standardise {self.problem.feature_name(worst)} (scale {scales[worst]:.2g})."
         return advice + "."
+
+
+def _start(layout: Layout, start: Any) -> np.ndarray:
+    """Initial weights given by the user, flat and checked."""
+    if isinstance(start, Mapping):
+        for name in start:
+            if name not in layout.names:
+                raise UnknownName.among("parameter", str(name), layout.names)
+        for p in layout.parameters:
+            shape = np.shape(start[p.name]) if p.name in start else None
+            if shape != p.shape:
+                given = "is missing" if shape is None else f"has shape {shape}"
+                raise InvalidValue(f"start[{p.name!r}] {given}: expected shape {p.shape}")
+        flat = layout.join(start)
+    else:
+        flat = np.asarray(start, np.float64).reshape(-1)
+    if len(flat) != layout.size:
+        raise InvalidValue(f"start has {len(flat)} numbers and the problem {layout.size} parameters ({', '.join(layout.names)})")
+    if not np.isfinite(flat).all():
+        raise InvalidValue(f"start holds {flat[~np.isfinite(flat)][0]} at position {int(np.argmin(np.isfinite(flat)))}: expected finite numbers")
+    return flat
 
 
 def _named(layout: Any, flat: np.ndarray) -> dict[str, np.ndarray]:

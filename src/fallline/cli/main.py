@@ -26,7 +26,7 @@ CODES = """Exit codes: 0 done; 1 unexpected; 2 the command's words are off; 3 th
 
 app = typer.Typer(
     name="fallline", help="Gradient descent on your table: finds the numbers, runs the descent fast, shows the evidence.",
-    epilog=CODES, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    epilog=CODES, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 
@@ -159,7 +159,7 @@ def main(arguments: list[str] | None = None) -> Any:
         print(f"fallline {__version__}")
         sys.exit(0)
     try:
-        app(args=args, standalone_mode=False)
+        app(args=args or ["--help"], standalone_mode=False)
     except KeyboardInterrupt as stopped:
         print(f"fallline: {stopped or 'interrupted'}", file=sys.stderr)
         sys.exit(130)

@@ -20,6 +20,7 @@ from fallline.errors import InvalidValue, NoLearningRate, RunExists, UnknownName
 from fallline.judges import EarlyStop, TimeBudget
 from fallline.plan import Plan
 
+REPORT = "report.html"
 OPTIMIZERS = {
     "sgd": rules.SGD, "nesterov": rules.Nesterov, "adam": rules.Adam, "adamw": rules.AdamW, "nadam": rules.NAdam,
     "rmsprop": rules.RMSProp, "adagrad": rules.AdaGrad, "schedule-free": rules.ScheduleFree,
@@ -123,18 +124,21 @@ def _document(value: Any) -> None:
 def fit(data: str, target: str | None, options: tables.TableOptions, told: fitting.Choices, stop: list[Any], place: Place, json: bool) -> None:
     """`fallline fit`."""
     folder = Path(place.out) if place.out else _free(Path("runs"), Path(data).stem)
-    if folder.exists() and any(folder.iterdir()) if folder.is_dir() else folder.exists():
-        if place.overwrite:
-            shutil.rmtree(folder)
-        elif place.resume or place.out:
-            return _existing(folder, place.resume, json)
+    taken = any(folder.iterdir()) if folder.is_dir() else folder.exists()
+    if taken:
+        _only_a_run(folder)  # before anything is read or trained: what cannot be replaced is refused at once
     made = tables.table(data, target=target, options=options)
+    asked = repr((told, [repr(judge) for judge in stop], options))
+    if taken and not place.overwrite:
+        return _existing(folder, made.problem(told.loss).fingerprint, asked, json)
     _say(made.summary.text(), json)
     _say(f"target {made.target.name!r}: {made.target.task} ({made.target.why})", json)
     run = fitting.fit(made, choices=told, stop=stop, progress=False if json else None)
-    run.summary |= {"command": "fallline " + shlex.join(sys.argv[1:]), "created": datetime.now().isoformat(" ", "minutes")}
+    run.summary |= {"asked": asked, "command": "fallline " + shlex.join(sys.argv[1:]), "created": datetime.now().isoformat(" ", "minutes")}
+    if taken:
+        shutil.rmtree(folder)  # only now: a run that failed or was interrupted has cost nobody the old one
     run.save(folder)
-    page = run.report(folder / "report.html")
+    page = run.report(folder / REPORT)
     if json:
         return _document({"run": str(folder), "report": str(page), "outcome": run.outcome.name, **{k: run.summary[k] for k in ("headline", "lr_source")},
                           "metrics": (run.summary["test"] or {}).get("metrics"), "journal": run.history.journal})  # fmt: skip
@@ -157,12 +161,23 @@ def headline(summary: dict[str, Any]) -> str:
     return f"test {head['metric'].replace('_', ' ')}: {head['value']:.4g} (95 % interval {low:.4g} to {high:.4g}, {head['rows']:,} rows); {head['baseline_name']}: {head['baseline']:.4g}"
 
 
-def _existing(folder: Path, resume: bool, json: bool) -> None:
-    """What an --out that holds something leads to."""
-    if not (folder / run_folder.MANIFEST).exists():
-        raise RunExists(f"{folder} holds something that is not a finished run: choose another --out, or --overwrite")
+def _only_a_run(folder: Path) -> None:
+    """Refuse a folder that holds anything but a run: --overwrite must never delete what fallline did not write."""
+    if not (folder / run_folder.MANIFEST).is_file():
+        raise RunExists(f"{folder} exists and is not a run: choose another --out; fallline does not delete what it did not write")
+    ours = {run_folder.MANIFEST, REPORT, *run_folder.read(folder)}
+    others = sorted(entry.name for entry in folder.iterdir() if entry.name not in ours)
+    if others:
+        raise RunExists(f"{folder} holds files beside the run's own ({', '.join(others[:5])}): move them, or choose another --out")
+
+
+def _existing(folder: Path, fingerprint: str, asked: str, json: bool) -> None:
+    """An --out that holds a finished run: the same one is printed, another one is an error."""
     run = runs.load(folder)
-    _say(f"{folder} holds a finished run; --overwrite starts anew", json)
+    what = "other training rows" if run.problem_fingerprint != fingerprint else "other flags" if run.summary.get("asked") != asked else ""
+    if what:
+        raise RunExists(f"{folder} holds a finished run of {what} ({run.summary.get('command', 'not made by this command')}): choose another --out, or --overwrite")
+    _say(f"{folder} holds this run, finished; --overwrite starts anew", json)
     if json:
         _document({"run": str(folder), "outcome": run.outcome.name, "headline": run.summary.get("headline")})
     else:
@@ -263,7 +278,7 @@ def report(folders: Sequence[str], json: bool) -> None:
     """`fallline report`."""
     pages = []
     for folder in folders:
-        pages.append(str(runs.load(folder).report(Path(folder) / "report.html")))
+        pages.append(str(runs.load(folder).report(Path(folder) / REPORT)))
         _say(pages[-1], json)
     if json:
         _document({"reports": pages})

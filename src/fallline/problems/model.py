@@ -111,7 +111,7 @@ class LinearModel:
             "features": self.features,
             "outputs": self.outputs,
             "intercept": self.intercept,
-            "classes": None if self.classes is None else self.classes.tolist(),
+            "classes": None if self.classes is None else _written(self.classes),
             "feature_names": None if self.feature_names is None else list(self.feature_names),
         }
 
@@ -121,5 +121,24 @@ class LinearModel:
         classes, names = data["classes"], data["feature_names"]
         return cls(
             Loss(data["loss"], data["parameter"]), data["features"], data["outputs"], data["intercept"],
-            None if classes is None else np.array(classes), None if names is None else tuple(names),
+            None if classes is None else _read(classes), None if names is None else tuple(names),
         )  # fmt: skip
+
+
+def _written(classes: np.ndarray) -> dict[str, Any]:
+    """Labels as JSON has them, with their type: what is predicted after loading is what was predicted before."""
+    kind = classes.dtype.kind
+    if kind in "mM":
+        values = classes.astype(np.int64).tolist()
+    elif kind == "S":
+        values = [label.decode("latin-1") for label in classes.tolist()]
+    else:
+        values = classes.tolist()
+    return {"dtype": classes.dtype.str, "values": values}
+
+
+def _read(written: Mapping[str, Any]) -> np.ndarray:
+    dtype, values = np.dtype(written["dtype"]), written["values"]
+    if dtype.kind in "mM":
+        return np.array(values, np.int64).view(dtype)
+    return np.array([v.encode("latin-1") for v in values] if dtype.kind == "S" else values, dtype)
