@@ -234,7 +234,7 @@ def sparse_rows(repeats: int) -> list[Result]:
         problem = fl.logistic(X, y)
         limit = max(50 * 8 / bandwidth(problem.X.data, 1), 100 / rate(1)) * 1e9
         ours = descent(problem, fl.SGD(0.01, weight_decay=1e-6), epochs, 1)
-        out.append(beside(f"logistic, CSR, 50 non-zeros a row, {d:.0e} columns", "SGDClassifier", ours, sklearn(problem.X, y, epochs, 0.01, 1e-6), n * epochs, target, limit, min(repeats, 5)))
+        out.append(beside(f"logistic, CSR, 50 non-zeros a row, {d:.0e} columns", "SGDClassifier", ours, sklearn(X, y, epochs, 0.01, 1e-6), n * epochs, target, limit, min(repeats, 5)))
     return out
 
 

@@ -38,9 +38,10 @@ RULES = {
     "averaged": fl.SGD(0.05, average=fl.polyak()),
     "averaged heavy ball": fl.SGD(0.02, 0.9, average=0.05, weight_decay=0.01),
     "schedule-free": fl.ScheduleFree(0.1),
-    "adam": fl.Adam(0.01, weight_decay=0.01),
-    "adamw": fl.AdamW(0.01, schedule=WARM),
-    "nadam": fl.NAdam(0.01),
+    # eps 1e-4: with 1e-8 a gradient that crosses 0 is divided by its own rounding, and no two orders of summation agree
+    "adam": fl.Adam(0.01, eps=1e-4, weight_decay=0.01),
+    "adamw": fl.AdamW(0.01, eps=1e-4, schedule=WARM),
+    "nadam": fl.NAdam(0.01, eps=1e-4),
     "rmsprop": fl.RMSProp(0.01),
     "adagrad": fl.AdaGrad(0.1),
     "momentum scheduled": fl.SGD(0.02, fl.linear(start=0.5, to=0.9)),

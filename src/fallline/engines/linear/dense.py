@@ -260,6 +260,8 @@ gradient_point = kernel(_gradient_point, forceinline=True)
 def _finish(row, loss, g, gb, w, v, s, a, l1, b, intercept):
     """Guard, clip and apply one batch's gradient; False where loss or gradient is not finite (nothing applied)."""
     f = w.dtype.type
+    if not intercept:
+        gb[:] = f(0)  # the scores' slopes were summed all the same; no parameter has them, so no norm may
     clipped = row[0, CLIP] < np.inf
     length = norm(g, gb) if clipped else float(sum_of(g, gb))
     if not (fits(loss) and fits(length)):

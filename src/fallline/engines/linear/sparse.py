@@ -286,6 +286,8 @@ def lazy(
                 for k in range(outputs):
                     g[j, k] += slopes[0, k] * data[q]
         loss /= rows
+        if not intercept:
+            gb[:] = f(0)
         square, total = 0.0, f(0)
         for n in range(count):
             for k in range(outputs):
