@@ -157,8 +157,9 @@ class Plan:
         if self.rows is None or batches.is_full:
             return Segment(start, stop, rows, group_of, None, None, None, batches.chunk)
         size = self._stream.batch
+        indices = self._rows_of(start, stop)  # before what follows, or the cache would drop this epoch's order
         following = int(self._rows_of(stop, stop + 1)[0]) if size == 1 and stop < self.steps else None
-        return Segment(start, stop, rows, group_of, self._rows_of(start, stop), size, following, batches.chunk, self._stream)
+        return Segment(start, stop, rows, group_of, indices, size, following, batches.chunk, self._stream)
 
     def batches(self, start: int = 0) -> Iterator[np.ndarray]:
         """The batches of updates start .. T-1: one array of data rows each."""

@@ -159,15 +159,14 @@ def main(arguments: list[str] | None = None) -> Any:
         print(f"fallline {__version__}")
         sys.exit(0)
     try:
-        app(args=args or ["--help"], standalone_mode=False)
-    except KeyboardInterrupt as stopped:
-        print(f"fallline: {stopped or 'interrupted'}", file=sys.stderr)
-        sys.exit(130)
+        ended = app(args=args or ["--help"], standalone_mode=False)
     except FalllineError as error:
         if os.environ.get("FALLLINE_DEBUG"):
             raise
         print(f"fallline: {error}", file=sys.stderr)
         sys.exit(_code(error))
+    except (KeyboardInterrupt, typer.Abort):  # an older typer raises these
+        ended = 130
     except typer.Exit as done:
         sys.exit(done.exit_code)
     except Exception as error:
@@ -177,4 +176,8 @@ def main(arguments: list[str] | None = None) -> Any:
         command = next((c for c in args[:1] if "No such command" not in message and not c.startswith("-")), "")
         print(f"fallline: {message}\nTry '{' '.join(filter(None, ('fallline', command, '--help')))}'.", file=sys.stderr)
         sys.exit(2)
-
+    # Outside of its standalone mode a newer typer catches an interrupt and *returns* 130 (and any other Exit's code).
+    if isinstance(ended, int) and ended:
+        if ended == 130:
+            print("fallline: interrupted; nothing unfinished was saved", file=sys.stderr)
+        sys.exit(ended)

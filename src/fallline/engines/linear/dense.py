@@ -46,6 +46,8 @@ def gram(X, target, weight, order, following, code, parameter, row, names, varyi
     parameter = f(parameter)
     i0 = i1 = int(order[0])
     score, product, dot, b0 = zero, zero, zero, b[0]  # of step t: its score; w.x[t+1]; x[t].x[t+1]
+    r, rb = columns(row, 0, f, False), columns(row, 1, f, False)
+    varies = names.shape[0] > 0
     for t in range(-2, steps):
         slope, keep, keep_b, size, size_b = zero, one, one, zero, zero
         if t == 0 and ahead[1] > 0:
@@ -59,8 +61,9 @@ def gram(X, target, weight, order, following, code, parameter, row, names, varyi
                 b[0] = b0
                 return t
             out[t] = loss
-            fill(row, names, varying, t)
-            r, rb = columns(row, 0, f, False), columns(row, 1, f, False)
+            if varies:
+                fill(row, names, varying, t)
+                r, rb = columns(row, 0, f, False), columns(row, 1, f, False)
             keep, size, keep_b, size_b = r[9], r[10], rb[9], rb[10]
         c = size * slope
         b0 = keep_b * b0
