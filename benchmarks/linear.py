@@ -103,6 +103,12 @@ def _timed(call: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
+def _rested(call: Callable[[], object]) -> float:
+    """A time taken after a pause: for some milliseconds after a call, a BLAS keeps its idle threads spinning."""
+    time.sleep(0.2)
+    return _timed(call)
+
+
 # ------------------------------------------------------------------------------------------------ side by side
 
 
@@ -110,7 +116,7 @@ def beside(case: str, peer: str, ours: Callable, theirs: Callable, units: int, t
     """Time both in turn, `repeats` times; the first call of ours compiles and is reported apart."""
     first = _timed(ours)
     theirs()
-    pairs = [(_timed(ours), _timed(theirs)) for _ in range(repeats)]
+    pairs = [(_rested(ours), _rested(theirs)) for _ in range(repeats)]
     a, b = (statistics.median(p[i] for p in pairs) / units * 1e9 for i in (0, 1))
     ratios = [t / o for o, t in pairs]
     result = Result(case, peer, a, b, statistics.median(ratios), target, limit_ns, a / limit_ns, max(0.0, first - a * units / 1e9), max(ratios) - min(ratios), note)

@@ -92,7 +92,6 @@ def test_unscaled_arrays(arrays):
     assert np.mean(run.predict(X) == (z > 0)) > 0.9
 
 
-@pytest.mark.xfail(reason="booleans come back as the words 'true' and 'false'", strict=True)
 def test_boolean_labels_come_back_as_booleans(arrays):
     X, z = arrays
     assert np.mean(fl.fit(X, z > 0, epochs=5, progress=False).predict(X) == (z > 0)) > 0.9

@@ -105,13 +105,7 @@ UNUSABLE = {
 }
 
 
-NOT_YET = {
-    "noise": "the least fall is compared with the scatter of single points, not with that of the smoothed curve's minimum",
-    "explodes at once": "the level at the start is a median over rates that have exploded; find_lr itself breaks such sweeps off",
-}
-
-
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.xfail(reason=NOT_YET[n], strict=True)) if n in NOT_YET else n for n in UNUSABLE])
+@pytest.mark.parametrize("name", UNUSABLE)
 def test_a_useless_curve_is_refused_in_words(name):
     found = read(LR, UNUSABLE[name])
     assert found.lr is None

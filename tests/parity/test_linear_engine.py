@@ -194,7 +194,7 @@ def test_no_lazy_form_is_refused_with_what_to_do():
     X = sp.random(50, 5000, density=0.001, format="csr", random_state=0)
     problem = fl.logistic(X, np.arange(50) % 2)
     plan = fl.Plan(problem, epochs=1, batch_size=1, optimizer=fl.Adam(0.01))
-    with pytest.raises(NoClosedForm, match="touch all 5,000 features .* use SGD .* or batches of at least"):
+    with pytest.raises(NoClosedForm, match=r"touch all 5,000 features .* use SGD .* or batches of at least"):
         LinearEngine(problem).advance(State.begin(problem.start()), plan.segment(0, 10, problem.layout))
 
 

@@ -75,7 +75,9 @@ def read(lr: np.ndarray, loss: np.ndarray) -> Reading:
         return Reading(None, None, None, float(lr[stop]), nothing, f"the loss was not finite from lr {lr[stop]:.2g} on, at the beginning of the sweep: start lower, or standardise the columns")
     x, y = lr[:stop], loss[:stop]
     early = max(3, stop // 10)
-    initial, noise = float(np.median(y[:early])), float(np.median(np.abs(y[:early] - np.median(y[:early]))))
+    level = float(np.median(y[:early]))
+    initial = min(level, float(np.median(y[:3])))  # the first three speak where the rest of the beginning has exploded
+    noise = float(np.median(np.abs(y[:early] - level)))
     cut = _explosion(y, initial, noise)
     edge = float(lr[cut]) if cut < len(lr) else None
     curve = nothing.copy()
@@ -84,7 +86,7 @@ def read(lr: np.ndarray, loss: np.ndarray) -> Reading:
     curve[:cut] = smooth(x[:cut], y[:cut])
     low = int(np.nanargmin(curve[:cut]))
     fall = initial - curve[low]
-    if not fall > max(NEED * abs(initial), 0.5 * noise):
+    if not fall > max(NEED * abs(initial), 2.5 * noise):
         return Reading(None, None, float(lr[low]), edge, curve, f"the loss never falls clearly: from {initial:.4g} to {curve[low]:.4g} at best; the sweep gives no answer")
     slope = np.gradient(curve[:cut], np.log10(x[:cut]))
     steepest = int(np.argmin(slope[: low + 1]))

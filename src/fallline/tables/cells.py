@@ -30,12 +30,14 @@ class Cells:
         kind: what they are.
         values: float64 (numbers; NaN where missing), or object (None where missing; datetime for dates).
         why: how the kind was decided.
+        boolean: whether the levels "true" and "false" were truth values.
     """
 
     name: str
     kind: Kind
     values: np.ndarray
     why: str
+    boolean: bool = False
 
     @property
     def missing(self) -> np.ndarray:
@@ -69,7 +71,7 @@ def cells(source: Source, name: str, wanted: Kind | None = None) -> Cells:
     if not present:
         return Cells(name, "category", raw, "every cell is missing")
     if all(isinstance(v, (bool, np.bool_)) for v in present):
-        return Cells(name, "category", np.array([None if v is None else str(v).lower() for v in raw], dtype=object), "true or false")
+        return Cells(name, "category", np.array([None if v is None else str(v).lower() for v in raw], dtype=object), "true or false", True)
     if all(isinstance(v, (int, float, np.number)) or _decimal(v) for v in present):
         return Cells(name, "number", _numbers(source, name, raw), "every cell is a number")
     if all(isinstance(v, (dt.date, dt.datetime)) for v in present):

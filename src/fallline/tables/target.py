@@ -78,9 +78,10 @@ def infer(column: Cells, task: Task | None, log: bool, train: np.ndarray) -> Tar
     if task is None:
         task, why = _guess(column, present)
     if task == "classification":
-        classes: tuple[Any, ...] = tuple(sorted({_label(v) for v in present}, key=lambda c: (isinstance(c, str), c)))
-        if len(classes) < 2:
-            raise TableError(f"the target {column.name!r} holds one class only ({classes[0]!r}): nothing can be learnt")
+        found = {_label(column, v) for v in present}
+        if len(found) < 2:
+            raise TableError(f"the target {column.name!r} holds one class only ({present[0]!r}): nothing can be learnt")
+        classes = tuple(sorted(found, key=lambda c: (isinstance(c, str), c)))
         if log:
             raise InvalidValue("log_target is for a regression; this target is of classes")
         return Target(column.name, task, why, classes)
@@ -103,11 +104,13 @@ def _guess(column: Cells, present: np.ndarray) -> tuple[Task, str]:
     return "regression", f"numbers, {distinct} distinct"
 
 
-def _label(value: Any) -> Any:
-    """A label in the plainest type: 3.0 is 3."""
+def _label(column: Cells, value: Any) -> Any:
+    """A label in the plainest type: 3.0 is 3, and a truth value is one again."""
+    if column.boolean:
+        return value == "true"
     return int(value) if isinstance(value, float) and value == int(value) else value
 
 
 def labels(column: Cells) -> np.ndarray:
     """The cells as labels, object; None where missing."""
-    return np.array([None if m else _label(v) for v, m in zip(column.values.tolist(), column.missing, strict=True)], dtype=object)
+    return np.array([None if m else _label(column, v) for v, m in zip(column.values.tolist(), column.missing, strict=True)], dtype=object)

@@ -88,6 +88,7 @@ class Online:
         Raises:
             Diverged: the loss or the gradient was not finite; nothing was applied.
 
+        >>> from fallline import SGD
         >>> model = online("logistic", features=2, optimizer=SGD(lr=0.5))
         >>> round(model.learn([1.0, 0.0], 1), 4), round(model.learn([1.0, 0.0], 1), 4)
         (0.6931, 0.4741)
