@@ -86,7 +86,8 @@ def read(lr: np.ndarray, loss: np.ndarray) -> Reading:
     curve[:cut] = smooth(x[:cut], y[:cut])
     low = int(np.nanargmin(curve[:cut]))
     fall = initial - curve[low]
-    if not fall > max(NEED * abs(initial), 2.5 * noise):
+    scatter = float(np.median(np.abs(y[:cut] - curve[:cut])))
+    if not fall > max(NEED * abs(initial), 2.5 * scatter):
         return Reading(None, None, float(lr[low]), edge, curve, f"the loss never falls clearly: from {initial:.4g} to {curve[low]:.4g} at best; the sweep gives no answer")
     slope = np.gradient(curve[:cut], np.log10(x[:cut]))
     steepest = int(np.argmin(slope[: low + 1]))
