@@ -291,9 +291,9 @@ def _accumulate(X, target, weight, order, code, parameter, p, pb, scale, g, gb, 
     total, bad = 0.0, 0.0
     for start in range(0, rows, BLOCK):
         m = min(BLOCK, rows - start)
-        for q in range(0, m - m % 4, 4):
-            i0, i1, i2, i3 = order[start + q], order[start + q + 1], order[start + q + 2], order[start + q + 3]
-            for k in range(outputs):
+        for k in range(outputs):  # class by class: its weights and the block stay in the first cache
+            for q in range(0, m - m % 4, 4):
+                i0, i1, i2, i3 = order[start + q], order[start + q + 1], order[start + q + 2], order[start + q + 3]
                 z0, z1, z2, z3 = f(0), f(0), f(0), f(0)
                 for j in range(d):
                     wj = p[k, j]
@@ -331,9 +331,9 @@ def _accumulate(X, target, weight, order, code, parameter, p, pb, scale, g, gb, 
             for k in range(outputs):
                 slopes[q, k] *= scale
                 gb[0, k] += slopes[q, k]
-        for q in range(0, m - m % 4, 4):
-            i0, i1, i2, i3 = order[start + q], order[start + q + 1], order[start + q + 2], order[start + q + 3]
-            for k in range(outputs):
+        for k in range(outputs):
+            for q in range(0, m - m % 4, 4):
+                i0, i1, i2, i3 = order[start + q], order[start + q + 1], order[start + q + 2], order[start + q + 3]
                 c0, c1, c2, c3 = slopes[q, k], slopes[q + 1, k], slopes[q + 2, k], slopes[q + 3, k]
                 for j in range(d):
                     g[k, j] += (c0 * X[i0, j] + c1 * X[i1, j]) + (c2 * X[i2, j] + c3 * X[i3, j])
