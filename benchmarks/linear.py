@@ -170,7 +170,7 @@ def dense(n: int, d: int) -> tuple[np.ndarray, np.ndarray]:
 
 def one_at_a_time(repeats: int) -> list[Result]:
     out = []
-    for n, d, epochs, target in ((25_000, 20, 20, 6), (7_500, 100, 20, 6), (750, 1000, 40, 6), (40_000, 1000, 1, 4)):
+    for n, d, epochs, target in ((25_000, 20, 60, 6), (7_500, 100, 60, 6), (750, 1000, 100, 6), (40_000, 1000, 3, 4)):
         X, y = dense(n, d)
         limit = max(X[0].nbytes / bandwidth(X, 1), 2 * d / rate(1)) * 1e9
         ours = descent(fl.logistic(X, y), fl.SGD(0.001, weight_decay=1e-4), epochs, 1)
@@ -274,7 +274,7 @@ def online(repeats: int) -> Result:
     X, y = dense(2000, 20)
     model, peer = fl.online("logistic", features=20, optimizer=fl.SGD(0.01)), SGDClassifier(loss="log_loss", learning_rate="constant", eta0=0.01)
     peer.partial_fit(X[:1], y[:1], classes=[0, 1])
-    few = 100
+    few = 1000
 
     def ours():
         for i in range(few):

@@ -18,7 +18,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "Diverged", "FalllineError", "InvalidValue", "MissingExtra", "NoClosedForm", "NoLearningRate", "NotARow",
         "PlanEnded", "PlanMismatch", "RunDamaged", "RunExists", "TableError", "UnknownName",
     ),
-    "fitting": ("fit",),
+    "fitting": ("Choices", "fit"),
     "judges": ("EarlyStop", "TimeBudget"),
     "lengths": ("epochs", "fraction", "steps"),
     "plan": ("Plan",),

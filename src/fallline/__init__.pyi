@@ -22,6 +22,7 @@ from fallline.errors import RunDamaged as RunDamaged
 from fallline.errors import RunExists as RunExists
 from fallline.errors import TableError as TableError
 from fallline.errors import UnknownName as UnknownName
+from fallline.fitting import Choices as Choices
 from fallline.fitting import fit as fit
 from fallline.judges import EarlyStop as EarlyStop
 from fallline.judges import TimeBudget as TimeBudget

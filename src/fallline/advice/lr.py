@@ -16,7 +16,7 @@ import numpy as np
 
 from fallline.advice.reading import decades, read
 from fallline.engines import choose
-from fallline.errors import InvalidValue, NoLearningRate
+from fallline.errors import InvalidValue, NoLearningRate, PlanMismatch
 from fallline.history import State
 from fallline.plan import Plan
 from fallline.rules import typical_lr
@@ -97,6 +97,7 @@ def find_lr(problem: Any, plan: Plan, *, low: float = 1e-7, high: float = 1.0, s
 
     Raises:
         InvalidValue: rates that are not 0 < low < high.
+        PlanMismatch: the plan's rows are not the problem's.
 
     >>> import fallline as fl
     >>> problem = fl.quadratic([1.0, 10.0], start=[1.0, 1.0])
@@ -108,6 +109,8 @@ def find_lr(problem: Any, plan: Plan, *, low: float = 1e-7, high: float = 1.0, s
     """
     if not (0 < low < high < math.inf):
         raise InvalidValue(f"find_lr(low={low!r}, high={high!r}): expected 0 < low < high")
+    if plan.rows is not None and plan.rows != problem.rows:
+        raise PlanMismatch(f"the plan is for {plan.rows:,} rows and the problem has {problem.rows:,}; make it with Plan(problem, ...)")
     if sweeps < 1:
         raise InvalidValue(f"find_lr(sweeps={sweeps!r}): expected at least 1")
     engine, noisy = choose(problem), not plan.batch_size.is_full and problem.rows > 1

@@ -95,6 +95,8 @@ def _size(text: str) -> int | Batches | None:
 def choices(epochs, batch_size, rule, schedule, loss, metrics, plan, seed) -> fitting.Choices:
     """The flags of a plan as choices."""
     saved = None if plan is None else Plan.from_json(_read_json(plan))
+    if saved is not None and (rule is not None or batch_size != "auto" or epochs != 20 or schedule != fitting.SCHEDULE):
+        raise InvalidValue("--plan carries out a saved plan as it stands: leave out --lr, --batch-size, --epochs, --schedule and the optimizer's flags, or leave out --plan")
     return fitting.Choices(epochs, _size(batch_size), rule, None if schedule in ("", "constant", "none") else schedule, loss, metrics, saved, seed)
 
 
