@@ -69,7 +69,8 @@ def test_every_source_is_the_same_table(columns, tmp_path):
 def test_types_can_be_said(columns):
     options = TableOptions(types={"count": "category", "kind": "text", "id": "category"}, drop=["sold"])
     notes = {c.name: c for c in fl.table(columns, target="price", options=options).summary.columns}
-    assert notes["count"].used and notes["kind"].kind == "text" and "hashed" in notes["kind"].treatment or notes["kind"].kind == "text"
+    assert notes["count"].used and notes["count"].kind == "category" and notes["id"].used
+    assert notes["kind"].kind == "text" and "hashed 1-2-grams" in notes["kind"].treatment
     assert notes["sold"].treatment == "dropped as asked"
     only = fl.table(columns, target="price", options=TableOptions(only=["area"]))
     assert only.feature_names == ("area", "area is missing")
