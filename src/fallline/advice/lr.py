@@ -161,10 +161,8 @@ def _sweep(problem: Any, engine: Any, plan: Plan, rates: np.ndarray, sweep: int)
 def _median(curves: np.ndarray) -> np.ndarray:
     """The median over sweeps at each rate, of those that got so far."""
     out = np.full(curves.shape[1], np.nan)
-    for i in range(curves.shape[1]):
-        values = curves[:, i][~np.isnan(curves[:, i])]
-        if len(values):
-            out[i] = np.median(values)
+    reached = ~np.isnan(curves).all(axis=0)
+    out[reached] = np.nanmedian(curves[:, reached], axis=0)
     return out
 
 

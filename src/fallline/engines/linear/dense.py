@@ -254,6 +254,7 @@ def _gradient_point(row, w, v, b, p, pb):
     for k in range(w.shape[0]):
         for j in range(w.shape[1]):
             p[k, j] = w[k, j] - look * v[k, j]
+    for k in range(pb.shape[0]):
         pb[k] = b[0, k] - look_b * b[1, k]
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 
 from fallline.compiled import kernel
-from fallline.engines.linear.dense import batch_rows, finish, norm_of_slopes, update_intercept
+from fallline.engines.linear.dense import batch_rows, finish, gradient_point, norm_of_slopes, update_intercept
 from fallline.engines.linear.scalar import (
     CLIP,
     LOOK,
@@ -372,12 +372,7 @@ def eager(
         at, at_b = w, b[0]
         if v is not None:
             if row[0, LOOK] != 0 or row[1, LOOK] != 0:
-                look, look_b = f(row[0, LOOK]), f(row[1, LOOK])
-                for j in range(features):
-                    for k in range(outputs):
-                        p[j, k] = w[j, k] - look * v[j, k]
-                for k in range(outputs):
-                    pb[k] = b[0, k] - look_b * b[1, k]
+                gradient_point(row, w, v, b, p, pb)
                 at, at_b = p, pb
         g[:] = f(0)
         gb[:] = f(0)
