@@ -11,8 +11,11 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES: dict[str, tuple[str, ...]] = {
+    "advice": ("recipes",),
     "advice.lr": ("find_lr",),
     "batches": ("Batches", "Blocks", "InFile", "Resampled", "Shuffled"),
+    "comparing": ("compare",),
+    "comparison": ("Comparison",),
     "engines.linear": ("online",),
     "errors": (
         "Diverged", "FalllineError", "InvalidValue", "MissingExtra", "NoClosedForm", "NoLearningRate", "NotARow",
@@ -33,7 +36,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "training": ("Validation", "train"),
 }  # fmt: skip
 """Where each public name lives; the stub `__init__.pyi` says the same to type checkers, and a test holds them together."""
-_MODULES = ("charts", "logs")
+_MODULES = ("charts", "logs", "torch")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = ["__version__", *sorted([*_HOME_OF, *_MODULES])]
@@ -41,7 +44,8 @@ __all__ = ["__version__", *sorted([*_HOME_OF, *_MODULES])]
 
 def __getattr__(name: str) -> Any:
     if name in _HOME_OF:
-        value = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+        home = f"{__name__}.{_HOME_OF[name]}"
+        value = getattr(importlib.import_module(home), name, None) or importlib.import_module(f"{home}.{name}")  # a name, or a module
     elif name in _MODULES:
         value = importlib.import_module(f"{__name__}.{name}")
     else:

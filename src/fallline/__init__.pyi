@@ -2,12 +2,16 @@
 
 from fallline import charts as charts
 from fallline import logs as logs
+from fallline import torch as torch
+from fallline.advice import recipes as recipes
 from fallline.advice.lr import find_lr as find_lr
 from fallline.batches import Batches as Batches
 from fallline.batches import Blocks as Blocks
 from fallline.batches import InFile as InFile
 from fallline.batches import Resampled as Resampled
 from fallline.batches import Shuffled as Shuffled
+from fallline.comparing import compare as compare
+from fallline.comparison import Comparison as Comparison
 from fallline.engines.linear import online as online
 from fallline.errors import Diverged as Diverged
 from fallline.errors import FalllineError as FalllineError

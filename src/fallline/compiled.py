@@ -56,16 +56,31 @@ def note() -> str | None:
 def kernel(function: Callable[..., Any], **options: Any) -> Any:
     """Compile `function` with the house's flags: no GIL, IEEE infinities and NaN respected, cached on disk."""
     import numba
+
+    options = {"nogil": True, "fastmath": FASTMATH, "boundscheck": False, "error_model": "numpy"} | options
+    with _cached() as cache:
+        return numba.njit(cache=cache, **options)(function)
+
+
+def callback(function: Callable[..., Any], signature: Any) -> Any:
+    """Compile `function` as a C callback of this signature: `.address` is its entry, `.ctypes` calls it without the GIL."""
+    import numba
+
+    with _cached() as cache:
+        return numba.cfunc(signature, cache=cache, fastmath=FASTMATH, boundscheck=False, error_model="numpy")(function)
+
+
+@contextmanager
+def _cached() -> Iterator[bool]:
+    """Within: Numba keeps its machine code in our folder; False where there is none."""
     import numba.core.config
 
     folder = cache_folder()
-    options = {"nogil": True, "fastmath": FASTMATH, "boundscheck": False, "error_model": "numpy"} | options
-    if folder is None:
-        return numba.njit(**options)(function)
     before = numba.core.config.CACHE_DIR
-    numba.core.config.CACHE_DIR = str(folder)
+    if folder is not None:
+        numba.core.config.CACHE_DIR = str(folder)
     try:
-        return numba.njit(cache=True, **options)(function)
+        yield folder is not None
     finally:
         numba.core.config.CACHE_DIR = before
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fallline import run_folder
+from fallline.advice.lr import Found
 from fallline.errors import InvalidValue, RunDamaged, UnknownName
 from fallline.history import History, Outcome
 from fallline.metrics import Metric, metric
@@ -43,7 +44,7 @@ class Run:
 
     Attributes:
         plan: what was carried out.
-        model: the linear model without its data, or None for a function.
+        model: the linear model without its data, the trained `nn.Module`, or None for a function.
         weights: the last weights: coef (features,) or (features, outputs), intercept () or (outputs,).
         best: those of the best validation loss, or None without validation.
         averaged: the running average, or None where averaging is off.
@@ -51,10 +52,11 @@ class Run:
         outcome, reason: how it ended.
         summary: what `fit` measured and decided, plain values.
         reader: how a user's table becomes rows, or None for plain arrays.
+        found: what the range test found, where the learning rate was left to it.
     """
 
     plan: Plan
-    model: LinearModel | None
+    model: Any
     weights: Weights
     best: Weights | None
     averaged: Weights | None
@@ -83,9 +85,13 @@ class Run:
     def predict(self, X: Any) -> np.ndarray:
         """Labels or numbers, one for each row: X as it was given to training (an array, a frame, or a file's path).
 
+        Of a module, its outputs with the weights that `used` names; the module itself is left as it is.
+
         Raises:
             InvalidValue: the wrong number of features, or a run of a function.
         """
+        if self.model is not None and not isinstance(self.model, LinearModel):
+            return importlib.import_module("fallline.torch.predicting").outputs(self.model, self.answer, X)
         prediction = self._model().predict(self.answer, self._rows(X))
         return prediction if self.reader is None else self.reader.decode(prediction)
 
@@ -120,6 +126,8 @@ class Run:
     def _model(self) -> LinearModel:
         if self.model is None:
             raise InvalidValue("this run is of a function, not of a model: there is nothing to predict; see run.weights")
+        if not isinstance(self.model, LinearModel):
+            raise InvalidValue(f"this run is of a {type(self.model).__name__}: use predict(X), which gives its outputs")
         return self.model
 
     def _rows(self, X: Any) -> Any:
@@ -132,26 +140,34 @@ class Run:
             RunExists: the folder holds something already.
         """
         path = run_folder.fresh(folder)
+        run_folder.write(path, *self.contents())
+        return path
+
+    def contents(self) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
+        """What a run folder holds: documents and tensors by file name."""
         documents: dict[str, Any] = {
             "plan.json": self.plan.to_json(),
-            "model.json": {"model": None if self.model is None else self.model.to_json(), "reader": None if self.reader is None else self.reader.to_json()},
+            "model.json": {"model": self.model.to_json() if isinstance(self.model, LinearModel) else None, "module": _module_name(self.model), "reader": None if self.reader is None else self.reader.to_json()},
             "history.jsonl": self.history.lines(),
             "run.json": {
-                "outcome": self.outcome.name,
+                "status": self.outcome.name,
                 "reason": self.reason,
                 "problem": self.problem_fingerprint,
                 "summary": self.summary,
+                "found": None if self.found is None else self.found.to_json(),
                 "versions": self.versions,
             },
         }
         weights = {f"{which}.{k}": v for which in ("weights", "best", "averaged") for k, v in (getattr(self, which) or {}).items()}
-        arrays = {"model.safetensors": weights, "history.safetensors": {"loss": self.history.loss}}
+        past = {"loss": self.history.loss if self.history.failed is None else self.history.loss[:-1]}
+        if self.history.failed is not None:
+            past["failed"] = np.array(self.history.failed)
+        arrays = {"model.safetensors": weights, "history.safetensors": past}
         if self.history.path is not None:
             arrays["history.safetensors"]["path"] = self.history.path
         if self.reader is not None:
             arrays["reader.safetensors"] = self.reader.arrays()
-        run_folder.write(path, documents, arrays)
-        return path
+        return documents, arrays
 
     def plot(self) -> Any:
         """The loss over the updates, with validation where there was any."""
@@ -199,11 +215,16 @@ def versions() -> dict[str, str]:
     return out
 
 
-def load(folder: str | Path) -> Run:
+def load(folder: str | Path, model: Any = None) -> Run:
     """Load a run that was saved; everything is verified first.
 
+    Args:
+        folder: where it was saved.
+        model: for a run of an `nn.Module`, one of the same make: files hold its weights, never its code.
+
     Raises:
-        InvalidValue: no run there, or a newer format.
+        RunUnfinished: the run is under way or was killed; the message says how far it came.
+        InvalidValue: no run there, a newer format, or a module whose names or shapes are not the run's.
         RunDamaged: a file is missing or was changed.
     """
     files = run_folder.read(folder)
@@ -211,28 +232,48 @@ def load(folder: str | Path) -> Run:
         if name not in files:
             raise RunDamaged(f"{Path(folder) / run_folder.MANIFEST} does not list {name}: restore the folder from a copy, or run again")
     documents = {name: json.loads(files[name]) for name in DOCUMENTS if name.endswith(".json")}
-    about, model = documents["run.json"], documents["model.json"]
+    about, saved, module = documents["run.json"], documents["model.json"], model
+    if module is not None and not saved.get("module"):
+        raise InvalidValue(f"model= is for runs of an nn.Module, and {folder} holds another: leave it out")
     tensors = run_folder.tensors(files["model.safetensors"])
     past = run_folder.tensors(files["history.safetensors"])
-    history = History([past["loss"]], path=past.get("path"))
+    history = History([past["loss"]], path=past.get("path"), failed=float(past["failed"]) if "failed" in past else None)
     for line in files["history.jsonl"].decode().splitlines():
         entry = json.loads(line)
         (history.journal if entry.pop("kind") == "decision" else history.evaluations).append(entry)
     arrays = run_folder.tensors(files["reader.safetensors"]) if "reader.safetensors" in files else {}
     return Run(
         plan=Plan.from_json(documents["plan.json"]),
-        model=None if model["model"] is None else LinearModel.from_json(model["model"]),
+        model=_fitting_module(module, tensors) if saved["model"] is None else LinearModel.from_json(saved["model"]),
         weights=_weights(tensors, "weights") or {},
         best=_weights(tensors, "best"),
         averaged=_weights(tensors, "averaged"),
         history=history,
-        outcome=Outcome[about["outcome"]],
+        outcome=Outcome[about["status"]],
         reason=about["reason"],
         problem_fingerprint=about["problem"],
         summary=about["summary"],
         versions=about["versions"],
-        reader=None if model["reader"] is None else _reader(model["reader"], arrays),
+        found=None if about["found"] is None else Found.from_json(about["found"]),
+        reader=None if saved["reader"] is None else _reader(saved["reader"], arrays),
     )
+
+
+def _module_name(model: Any) -> str | None:
+    """The class of a module, so that whoever loads the run knows what to build."""
+    return None if model is None or isinstance(model, LinearModel) else f"{type(model).__module__}.{type(model).__qualname__}"
+
+
+def _fitting_module(module: Any, tensors: Mapping[str, np.ndarray]) -> Any:
+    """The module, once its state_dict has the names and shapes of the saved weights."""
+    if module is None:
+        return None
+    own = {k: tuple(v.shape) for k, v in module.state_dict().items()}
+    saved = {k: v.shape for k, v in (_weights(tensors, "weights") or {}).items()}
+    for name in sorted(own.keys() | saved.keys()):
+        if own.get(name) != saved.get(name):
+            raise InvalidValue(f"{name!r} has shape {own.get(name, 'none')} in the module and {saved.get(name, 'none')} in the run: build the module as it was")
+    return module
 
 
 def _weights(tensors: Mapping[str, np.ndarray], which: str) -> Weights | None:

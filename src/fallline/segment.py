@@ -26,6 +26,8 @@ class Segment:
         following: the first row of update `stop` where batches are of one row and there is such an update, else None.
         chunk: rows that a large batch is computed in at a time, or None.
         stream: where batches lie, or None where `indices` is.
+        seed: the plan's, for what else is random in a step.
+        frozen_until: by group, the update before which it stands still; empty where none does.
     """
 
     start: int
@@ -37,6 +39,8 @@ class Segment:
     following: int | None
     chunk: int | None
     stream: Stream | None = field(repr=False, default=None)
+    seed: int = 0
+    frozen_until: tuple[int, ...] = ()
 
     @property
     def steps(self) -> int:

@@ -15,6 +15,7 @@ from fallline import training
 from fallline.batches import Batches
 from fallline.engines.reference import ReferenceEngine
 from fallline.errors import Diverged
+from fallline.history import State
 from fallline.judges import EarlyStop, Explosion, Go, Stop, TimeBudget, View
 from fallline.lengths import Clock, epochs, fraction, steps
 from fallline.metrics import METRICS, Metric
@@ -43,7 +44,7 @@ def test_neither_cuts_nor_observers_change_a_bit(rule: Any, seconds: float, ever
     X, y = data()
     problem = logistic(X, y)
     plan = Plan(problem, epochs=3, batch_size=16, optimizer=rule)
-    whole = ReferenceEngine(problem).advance(training.State.begin(problem.start(), rule.start()), plan.segment(0, plan.steps, problem.layout))
+    whole = ReferenceEngine(problem).advance(State.begin(problem.start(), rule.start()), plan.segment(0, plan.steps, problem.layout))
     seen: list[dict[str, Any]] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "SEGMENT_SECONDS", seconds)

@@ -215,3 +215,29 @@ def test_online_learning_is_the_plan_without_shuffling():
     exact = ReferenceEngine(unweighted).advance(State.begin(unweighted.start()), plan.segment(0, ROWS, unweighted.layout))
     assert np.abs(np.array(seen) - exact.trace.loss).max() < 1e-12
     assert np.abs(model.coef - exact.state.w[:-1]).max() < 1e-12 and model.step == ROWS
+
+
+@pytest.mark.parametrize("rule", ["scheduled, coupled decay", "heavy ball"])
+def test_wide_column_numbers_change_no_bit(monkeypatch, rule):
+    """Columns are 64-bit where there are more than 2^31 of them: another specialisation, the same numbers."""
+    monkeypatch.setattr(engine, "EAGER_SHARE", 0)
+    problem, ends = problem_of("logistic", "csr"), []
+    plan = fl.Plan(problem, epochs=2, batch_size=1, optimizer=RULES[rule])
+    for width in (np.int32, np.int64):
+        problem.X.indices = problem.X.indices.astype(width)
+        made = LinearEngine(problem)
+        assert made._data[1].dtype.kind == "u" and made._data[1].itemsize == np.dtype(width).itemsize
+        done = made.advance(State.begin(problem.start()), plan.segment(0, plan.steps, problem.layout))
+        ends.append(np.append(done.state.registers().w, done.trace.loss))
+    assert (ends[0] == ends[1]).all() and np.ptp(ends[0]) > 0
+
+
+@pytest.mark.parametrize("layout", ["dense", "csr"])
+def test_a_full_batch_of_one_row_makes_every_step(layout):
+    problem, ends = problem_of("huber", layout, rows=1), []
+    for size in (fl.Batches.full(), 1):
+        plan = fl.Plan(problem, steps=5, batch_size=size, optimizer=RULES["plain"])
+        done = LinearEngine(problem).advance(State.begin(problem.start()), plan.segment(0, 5, problem.layout))
+        assert done.stopped_at is None and len(done.trace.loss) == 5
+        ends.append(np.append(done.state.registers().w, done.trace.loss))
+    assert (ends[0] == ends[1]).all()

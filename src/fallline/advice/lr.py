@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +18,6 @@ import numpy as np
 from fallline.advice.reading import decades, read
 from fallline.engines import choose
 from fallline.errors import InvalidValue, NoLearningRate, PlanMismatch
-from fallline.history import State
 from fallline.plan import Plan
 from fallline.rules import typical_lr
 from fallline.schedules import custom
@@ -113,13 +113,14 @@ def find_lr(problem: Any, plan: Plan, *, low: float = 1e-7, high: float = 1.0, s
         raise PlanMismatch(f"the plan is for {plan.rows:,} rows and the problem has {problem.rows:,}; make it with Plan(problem, ...)")
     if sweeps < 1:
         raise InvalidValue(f"find_lr(sweeps={sweeps!r}): expected at least 1")
-    engine, noisy = choose(problem), not plan.batch_size.is_full and problem.rows > 1
+    engine, noisy = choose(problem), not plan.batch_size.is_full and problem.rows != 1
     top, cost = high, 0
     while True:
         rates = decades(low, top, PER_DECADE)
         curves = []
         for sweep in range(sweeps if noisy else 1):
-            loss, spent = _sweep(problem, engine, plan, rates, sweep)
+            with getattr(problem, "untouched", nullcontext)():  # a module is trained where it lies, and put back
+                loss, spent = _sweep(problem, engine, plan, rates, sweep)
             curves.append(loss)
             cost += spent
         broke = np.isnan(np.array(curves)).sum(axis=0) * 2 >= len(curves)  # NaN, or broken off, in half of the sweeps
@@ -135,12 +136,12 @@ def find_lr(problem: Any, plan: Plan, *, low: float = 1e-7, high: float = 1.0, s
 
 def _sweep(problem: Any, engine: Any, plan: Plan, rates: np.ndarray, sweep: int) -> tuple[np.ndarray, int]:
     """One descent along the rates; NaN from where it broke off. Returns the losses and the updates made."""
-    size = plan.batch_size.size or problem.rows
-    each = 1 if plan.batch_size.is_full else max(1, math.ceil(min(ROWS_PER_RATE, problem.rows) / size))
+    size = plan.batch_size.size or problem.rows or ROWS_PER_RATE
+    each = 1 if plan.batch_size.is_full else max(1, math.ceil(min(ROWS_PER_RATE, problem.rows or size) / size))
     rule = replace(plan.optimizer, lr=custom(lambda x, length: float(rates[min(x // each, len(rates) - 1)])), schedule=None)
     seed = plan.seed + sweep * 0x9E3779B9 & (2**63 - 1)  # other orders of the rows, the same for the same plan
-    trial = Plan(problem, steps=len(rates) * each, batch_size=plan.batch_size, optimizer=rule, seed=seed)
-    state: Any = State.begin(problem.start(), rule.start())
+    trial = Plan(rows=problem.rows, steps=len(rates) * each, batch_size=plan.batch_size, optimizer=rule, seed=seed)
+    state: Any = engine.begin(None, rule.start())
     out = np.full(len(rates), np.nan)
     first = math.nan
     done = 0

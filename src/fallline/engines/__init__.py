@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from fallline.history import Advance
     from fallline.plan import Segment
+    from fallline.rows import Answer, Start
 
 
 class Engine(Protocol):
@@ -20,13 +21,25 @@ class Engine(Protocol):
     @property
     def name(self) -> str: ...
 
+    def begin(self, start: Any, rule_start: Start) -> Any:
+        """The state before update 0, from a user's weights (by name or flat) or, where they are None, the problem's own."""
+        ...
+
     def advance(self, state: Any, segment: Segment) -> Advance:
         """Run a segment from a state, which is consumed."""
         ...
 
+    def answer(self, state: Any, answer: Answer) -> Any:
+        """The point that the answer's coefficients give, an independent copy, as the problem's `measure` takes it."""
+        ...
+
+    def settle(self, state: Any, answer: Answer) -> None:
+        """The run is over: leave the answer where the user looks for it (a module's own memory)."""
+        ...
+
 
 def choose(problem: Any) -> Engine:
-    """The fastest engine that runs this problem: linear models in compiled code, all else in NumPy.
+    """The fastest engine that runs this problem: linear models in compiled code, modules in PyTorch, all else in NumPy.
 
     >>> import fallline as fl
     >>> choose(fl.rosenbrock()).name
@@ -34,6 +47,8 @@ def choose(problem: Any) -> Engine:
     """
     from fallline.problems import LinearProblem
 
+    if hasattr(problem, "engine"):
+        return problem.engine()
     if isinstance(problem, LinearProblem):
         from fallline.engines.linear import LinearEngine
 

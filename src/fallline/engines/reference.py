@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fallline.history import Advance, State, Trace
-from fallline.rows import COLUMNS, INDEX, update
+from fallline.problems.start import as_flat
+from fallline.rows import COLUMNS, INDEX, Answer, Start, update
 
 if TYPE_CHECKING:
     from fallline.segment import Segment
@@ -28,6 +29,17 @@ class ReferenceEngine:
 
     def __init__(self, problem: Any):
         self.problem = problem
+
+    def begin(self, start: Any, rule_start: Start) -> State:
+        """The state before update 0, from a user's weights or the problem's own."""
+        return State.begin(self.problem.start() if start is None else as_flat(self.problem.layout, start), rule_start)
+
+    def answer(self, state: Any, answer: Answer) -> np.ndarray:
+        """The answer as flat weights, float64 [size]."""
+        return state.registers().answer(answer)
+
+    def settle(self, state: Any, answer: Answer) -> None:
+        """Nothing to do: the run's weights are its own."""
 
     def advance(self, state: State, segment: Segment) -> Advance:
         """Run a segment from a state, which is consumed; stops before an update whose loss or gradient is not finite."""

@@ -5,7 +5,7 @@ A problem answers one question: the loss and gradient of a batch at some weights
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -30,6 +30,13 @@ class Problem(Protocol):
         layout: names, shapes and roles of the parameters.
         name: one word for reports.
         fingerprint: sha256 (hex) of the data, so that a resumed run can tell that it is the same problem.
+        model: what predicts: a LinearModel, None for a function, or an object of the user's (a module).
+        keeps_path: whether a run keeps every position (functions for teaching).
+        usual_metrics: names of the metrics of a run where `Validation` names none.
+
+    A *point* is what the engine's `answer` gives and only the problem looks into: a flat vector for the problems of this
+    package, tensors for a module. A problem may also have `engine()`, which gives the engine that runs it; `notes`,
+    sentences for the journal; and `valid`, held-out data that `train` measures where it is given none.
     """
 
     @property
@@ -56,4 +63,20 @@ class Problem(Protocol):
 
     def loss(self, w: np.ndarray, batch: np.ndarray | None = None) -> float:
         """Mean loss of the rows `batch`, or of all rows where it is None."""
+        ...
+
+    def held_out(self, data: Any) -> Any:
+        """Validation data as a problem of this kind, with this problem's columns and classes.
+
+        Raises:
+            InvalidValue: data that do not fit, or a problem that has no data.
+        """
+        ...
+
+    def measure(self, point: Any, metrics: Any) -> tuple[float, list[float]]:
+        """Mean loss and metric values of this problem's rows at a point, in one pass over the rows."""
+        ...
+
+    def named(self, point: Any) -> dict[str, np.ndarray]:
+        """A point as arrays by name and in shape, copies: what `run.weights` shows."""
         ...

@@ -130,8 +130,11 @@ class LinearProblem:
         loss, _ = self._mean(w, batch, g, chunk)
         return loss, g
 
-    def _mean(self, w: np.ndarray, batch: Any, g: np.ndarray | None, chunk: int | None = None) -> tuple[float, np.ndarray | None]:
-        """Mean loss; the gradient is added into `g` where it is given. (Overflow is left to show as inf or NaN.)"""
+    def _mean(
+        self, w: np.ndarray, batch: Any, g: np.ndarray | None, chunk: int | None = None, scores: list[np.ndarray] | None = None
+    ) -> tuple[float, np.ndarray | None]:
+        """Mean loss; the gradient is added into `g` and the scores to `scores` where they are given. (Overflow is left
+        to show as inf or NaN.)"""
         total, loss = 0.0, self.model.loss
         count = self.rows if batch is None else len(batch)
         w = np.asarray(w, np.float64)
@@ -140,6 +143,8 @@ class LinearProblem:
         with np.errstate(over="ignore", invalid="ignore"):
             for X, y, weight in self._chunks(batch, chunk):
                 z = X @ coef + (w[size:] if self.intercept else 0.0)
+                if scores is not None:
+                    scores.append(z)
                 if loss.code != SOFTMAX:
                     y = y.reshape(len(y), -1)
                 value = loss.value(z, y)
@@ -189,6 +194,39 @@ class LinearProblem:
         if target.shape[1:] != self.target.shape[1:]:
             raise InvalidValue(f"y has shape {target.shape}: expected {self.outputs} outputs, as in the training data")
         return LinearProblem(data, target, arrays.sample_weights(weights, data.shape[0], data.dtype), self.model)
+
+    # ------------------------------------------------------------------------------------------------ for `train`
+
+    keeps_path = False
+
+    @property
+    def usual_metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that a run is measured by where none is named."""
+        if not self.model.loss.classifies:
+            return ("rmse", "r2")
+        return ("accuracy", "log_loss") if self.model.loss.has_probabilities else ("accuracy",)
+
+    def held_out(self, data: Any) -> LinearProblem:
+        """Validation data (X, y), (X, y, weights) or a problem, with this problem's columns and classes.
+
+        Raises:
+            InvalidValue: data that do not fit.
+        """
+        from fallline.problems import measured
+
+        return measured.held_out(self, data)
+
+    def measure(self, point: np.ndarray, metrics: Any) -> tuple[float, list[float]]:
+        """The mean loss and the metrics of this problem's rows at flat weights, in one pass over them."""
+        from fallline.problems import measured
+
+        scores: list[np.ndarray] | None = [] if metrics else None
+        loss, _ = self._mean(point, None, None, scores=scores)
+        return loss, measured.values(self, np.concatenate(scores), metrics) if scores else []
+
+    def named(self, point: np.ndarray) -> Weights:
+        """Flat weights by name and in shape, copies."""
+        return {name: np.array(value) for name, value in self.layout.split(np.asarray(point)).items()}
 
     @cached_property
     def _scales(self) -> np.ndarray:

@@ -68,7 +68,10 @@ class LinearModel:
 
     def predict(self, weights: Weights, X: Any) -> np.ndarray:
         """Labels of a classifier; numbers of a regression; the rate e^score of a Poisson model."""
-        z = self.scores(weights, X)
+        return self.predicted(self.scores(weights, X))
+
+    def predicted(self, z: np.ndarray) -> np.ndarray:
+        """What scores mean: labels, numbers or rates; see `predict`."""
         if self.classes is not None:
             return self.classes[z.argmax(axis=1) if self.loss.code == SOFTMAX else (z > 0).astype(np.intp)]
         if self.loss.code == POISSON:
@@ -82,9 +85,12 @@ class LinearModel:
         Raises:
             InvalidValue: the loss gives no probabilities (a hinge, or a regression).
         """
+        return self.probabilities(self.scores(weights, X))
+
+    def probabilities(self, z: np.ndarray) -> np.ndarray:
+        """Probability of each class by scores; see `predict_proba`."""
         if not self.loss.has_probabilities:
             raise InvalidValue(f"a {self.loss.name} model has no probabilities: use predict or scores, or train with logistic or softmax")
-        z = self.scores(weights, X)
         return np.stack([sigmoid(-z), sigmoid(z)], axis=1) if self.loss.code == LOGISTIC else soft(z)
 
     def rows(self, X: Any) -> Any:

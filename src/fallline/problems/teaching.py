@@ -55,6 +55,22 @@ class FunctionProblem:
         digest.update(b"" if self.noise is None else self.noise.tobytes())
         return digest.hexdigest()
 
+    model = None
+    keeps_path = True
+    usual_metrics: tuple[str, ...] = ()
+
+    def held_out(self, data: Any) -> FunctionProblem:
+        """A function has no data to hold out."""
+        raise InvalidValue(f"valid= needs a problem with data; this one is {self.name}: leave valid out")
+
+    def measure(self, point: np.ndarray, metrics: Any) -> tuple[float, list[float]]:
+        """The value at a point."""
+        return self.loss(point), []
+
+    def named(self, point: np.ndarray) -> dict[str, np.ndarray]:
+        """The point by name, a copy."""
+        return {name: np.array(value) for name, value in self.layout.split(np.asarray(point)).items()}
+
     def start(self) -> np.ndarray:
         """The start, flat."""
         return self.begin.reshape(-1).copy()

@@ -10,7 +10,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +19,8 @@ from fallline.engines.linear import dense, sparse
 from fallline.engines.linear.state import Lazy, LinearState
 from fallline.errors import NoClosedForm
 from fallline.history import Advance, State, Trace
-from fallline.rows import INDEX, Registers
+from fallline.problems.start import as_flat
+from fallline.rows import INDEX, Answer, Registers, Start
 
 if TYPE_CHECKING:
     from fallline.plan import Segment
@@ -33,6 +34,8 @@ THREADED = 4_000_000
 """Multiply-adds of a step from which both cores are worth waking (about a millisecond of work)."""
 EAGER_SHARE = 8
 """A batch whose non-zeros are at least 1/8 of the features updates all of them: cheaper than catching up by stamps."""
+PREFETCHED = 1 << 21
+"""Weights above this many bytes (a second cache) are asked for rows ahead: below, it costs more than it saves."""
 DENSE_COST = 64
 """A rule without a lazy form runs on sparse rows while the model is at most 64 times a batch's non-zeros."""
 
@@ -52,7 +55,7 @@ class LinearEngine:
         self.threads = threads or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
         X = problem.X
         self._sparse = not isinstance(X, np.ndarray)
-        self._X = (_frozen(X.data), _frozen(X.indices), _frozen(X.indptr)) if self._sparse else (_frozen(X),)
+        self._X = (_frozen(X.data), _unsigned(X.indices), _unsigned(X.indptr)) if self._sparse else (_frozen(X),)
         self._dtype = X.dtype
         self._features = X.shape[1]
         target = problem.target if problem.target.ndim == 2 else problem.target.reshape(-1, 1)
@@ -60,6 +63,17 @@ class LinearEngine:
         self._data = (*self._X, _frozen(np.ascontiguousarray(target)), _frozen(np.ascontiguousarray(weight)))
         self._loss = (int(problem.loss.code), float(problem.loss.parameter))
         self._nonzeros = max(1.0, X.nnz / X.shape[0]) if self._sparse else float(self._features)
+
+    def begin(self, start: Any, rule_start: Start) -> State:
+        """The state before update 0, from a user's weights or the problem's own."""
+        return State.begin(self.problem.start() if start is None else as_flat(self.problem.layout, start), rule_start)
+
+    def answer(self, state: Any, answer: Answer) -> np.ndarray:
+        """The answer as flat weights, float64 [size]."""
+        return state.registers().answer(answer)
+
+    def settle(self, state: Any, answer: Answer) -> None:
+        """Nothing to do: the run's weights are its own."""
 
     def advance(self, state: State | LinearState, segment: Segment) -> Advance:
         """Run a segment from a state, which is consumed.
@@ -98,7 +112,7 @@ class LinearEngine:
         if size > 1:
             order, bounds = self._order(segment)
             return dense.batch(*self._data, order, bounds, *common, state.w, v, s, a, l1, state.b, law.intercept, losses)
-        order = segment.indices
+        order = self._singles(segment)
         plain = not (needs.v or needs.s or needs.a or needs.threshold or needs.clip)
         if plain and self.problem.outputs == 1 and self._features <= GRAM_FEATURES and law.intercept:
             following = -1 if segment.following is None else segment.following
@@ -107,11 +121,12 @@ class LinearEngine:
 
     def _run_sparse(self, state, segment: Segment, law: _Law, needs: Registers, losses: np.ndarray, size: int) -> int:
         plain = not (needs.v or needs.s or needs.a or needs.threshold)
-        (order, bounds), data = self._order(segment), self._data
-        common = (*self._loss, law.row, law.names, law.varying)
+        data, common = self._data, (*self._loss, law.row, law.names, law.varying)
         if plain and size == 1:
-            far = self._features * self.problem.outputs * self._dtype.itemsize > 1 << 20
+            order = self._singles(segment)
+            far = self._features * self.problem.outputs * self._dtype.itemsize > PREFETCHED
             return sparse.scaled(*data, order, *common, state.w, state.scale, state.b, law.intercept, far, losses)
+        order, bounds = self._order(segment)
         why = _no_lazy_form(needs, segment)
         many = size * self._nonzeros * EAGER_SHARE >= self._features
         if many or (why and self._features <= DENSE_COST * size * self._nonzeros):
@@ -167,6 +182,10 @@ class LinearEngine:
         if segment.indices is not None:
             return segment.indices, segment.bounds
         return self._all_rows, np.array([0, self.problem.rows])
+
+    def _singles(self, segment: Segment) -> np.ndarray:
+        """The row of each step, where batches are of one row: a full batch of one row is that row at every step."""
+        return np.zeros(segment.steps, np.int32) if segment.indices is None else segment.indices
 
     @cached_property
     def _all_rows(self) -> np.ndarray:
@@ -253,6 +272,11 @@ def _frozen(array: np.ndarray) -> np.ndarray:
     view = np.asarray(array).view(np.ndarray)[...]
     view.flags.writeable = False
     return view
+
+
+def _unsigned(index: np.ndarray) -> np.ndarray:
+    """The same bytes read as unsigned integers: kernels need no test for a negative index then. A canonical CSR has none."""
+    return _frozen(np.asarray(index).view(f"u{index.itemsize}"))
 
 
 def _no_lazy_form(needs: Registers, segment: Segment) -> str:

@@ -1,0 +1,236 @@
+"""The engine of modules: forward, backward and one update pass a step, and nothing else.
+
+The module's own memory holds the gradient point while a segment runs. On the CPU every step ends with one pass of the
+compiled row over parameters and registers; random numbers of a step are a function of (seed, step).
+"""
+
+# pyright: reportPrivateImportUsage=false
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from fallline import compiled
+from fallline.errors import InvalidValue
+from fallline.history import Advance, Trace
+from fallline.problems.start import as_flat
+from fallline.rows import Answer, Start
+from fallline.torch import modules
+from fallline.torch.data import Resident, Stream, pieces
+from fallline.torch.randomness import borrowed, seeded, step_seed
+from fallline.torch.state import ModuleState, Point, Tensors, unflat, write
+from fallline.torch.update import Updater, updater_of
+
+if TYPE_CHECKING:
+    from fallline.segment import Segment
+    from fallline.torch.module_problem import ModuleProblem
+
+LARGE = 8192
+"""Rows of a batch from which it is computed in chunks of this many unless `Batches(..., chunk=)` says otherwise."""
+FIRST_SCALE, GROWTH = 2.0**16, 2000
+"""float16: what the loss is multiplied by at first, and the good updates after which it doubles."""
+RECALIBRATION = 64
+"""Batches behind the statistics of normalisation layers at an averaged answer."""
+
+Grads = list[torch.Tensor | None]
+
+
+class ModuleEngine:
+    """Runs segments of a plan on a module.
+
+    Args:
+        problem: a `ModuleProblem`.
+    """
+
+    name = "torch"
+
+    def __init__(self, problem: ModuleProblem):
+        self.problem = problem
+        self.parameters: Tensors = list(problem.parameters.values())
+        self._updater: Updater | None = None
+        self._chunks_checked = False
+
+    def begin(self, start: Any, rule_start: Start) -> ModuleState:
+        """The state before update 0, from where the module is, or from weights by name or flat."""
+        if start is not None:
+            write(self.parameters, unflat(as_flat(self.problem.layout, start), self.parameters))
+        return ModuleState(0, self.parameters, rule_start)
+
+    def advance(self, state: ModuleState, segment: Segment) -> Advance:
+        """Run a segment from a state, which is consumed; stops before an update whose loss or gradient is not finite."""
+        if self.problem.autocast is torch.float16 and state.step == 0:
+            state.scale = FIRST_SCALE
+        walk = _Walk(self, state, segment)
+        with compiled.announced(), borrowed(self.problem.device, walk.also_python), modules.mode(self.problem.model, training=True):
+            walk.run()
+        losses = walk.close()
+        stopped = None if len(losses) == segment.steps else segment.start + len(losses)
+        state.step = segment.start + len(losses)
+        return Advance(state, Trace(losses), stopped, "" if stopped is None else "the loss or the gradient was not finite")
+
+    def updater(self, segment: Segment) -> Updater:
+        """What applies rows to this module's tensors."""
+        if self._updater is None or self._updater.group_of.tolist() != list(segment.group_of):
+            self._updater = updater_of(self.problem.parameters, segment.group_of)
+        return self._updater
+
+    def answer(self, state: ModuleState, answer: Answer, recalibrate: bool = True) -> Point:
+        """The parameters of the answer and the buffers that belong to them."""
+        here = answer == Answer() and state.w is None
+        point = Point(state.reading(answer), {n: b.clone() for n, b in modules.buffers_of(self.problem.model).items()}, here)
+        if here or not recalibrate or not modules.averaging_layers(self.problem.model):
+            return point
+        return Point(point.values, self._recalibrated(point), False)
+
+    def settle(self, state: ModuleState, answer: Answer) -> None:
+        """Leave the answer in the module."""
+        point = self.answer(state, answer)
+        if not point.present:
+            self.problem.put(point)
+
+    def large_chunk(self, segment: Segment, rows: int | None) -> int | None:
+        """Rows of a piece of a batch, or None where a batch is computed in one go."""
+        wanted = segment.chunk
+        if wanted is None and (rows is None or rows <= LARGE or modules.across_rows(self.problem.model)):
+            return None
+        if rows is not None and rows <= (wanted or LARGE):
+            return None
+        if not self._chunks_checked:
+            self.problem.check_chunks()
+            self._chunks_checked = True
+        return wanted or LARGE
+
+    def _recalibrated(self, point: Point) -> dict[str, torch.Tensor]:
+        """Buffers with the statistics of normalisation layers gathered anew at a point, as an even mean over batches."""
+        problem, layers = self.problem, modules.averaging_layers(self.problem.model)
+        with problem.untouched(), torch.no_grad():
+            write(self.parameters, point.values)
+            problem.model.train()
+            before = [layer.momentum for layer in layers]
+            for layer in layers:
+                layer.reset_running_stats()  # type: ignore[operator]
+                layer.momentum = None  # type: ignore[assignment]  # PyTorch's word for an even mean
+            try:
+                seeded(0, problem.device, False)
+                for _, batch in zip(range(RECALIBRATION), pieces(problem.source, 256), strict=False):
+                    problem.value(batch)
+                return {n: b.clone() for n, b in modules.buffers_of(problem.model).items()}
+            finally:
+                for layer, momentum in zip(layers, before, strict=True):
+                    layer.momentum = momentum  # type: ignore[assignment]
+
+
+class _Walk:
+    """One segment on its way: batches, gradients, updates."""
+
+    def __init__(self, engine: ModuleEngine, state: ModuleState, segment: Segment):
+        self.problem, self.parameters, self.state, self.segment = engine.problem, engine.parameters, state, segment
+        self.updater: Updater = engine.updater(segment)
+        self.source = self.problem.source
+        self.also_python = not isinstance(self.source, Resident)
+        self.indices = self._indices()
+        self.chunk = engine.large_chunk(segment, segment.nominal or self.problem.rows)
+        self.buffers = list(modules.buffers_of(self.problem.model).values())
+        self.kept = [b.clone() for b in self.buffers]
+        self.scaled = self.problem.autocast is torch.float16
+        self.losses: list[Any] = []
+
+    def run(self) -> None:
+        """Every step, with the groups that stand still taken out of the graph."""
+        self.updater.begin(self.state, self.segment.rows)
+        until = self.segment.frozen_until or (0,)
+        for frozen, steps in groupby(range(self.segment.steps), key=lambda t: tuple(self.segment.start + t < u for u in until)):
+            still = [p for p, g in zip(self.parameters, self.segment.group_of, strict=True) if any(frozen) and frozen[g]]
+            with modules.standing_still(self.problem.model, still):
+                active = [p for p in self.parameters if p.requires_grad]
+                for t in steps:
+                    if not self._step(t, active):
+                        return
+
+    def close(self) -> np.ndarray:
+        """The losses of the updates that were made, float64."""
+        return self.updater.close()
+
+    def _step(self, t: int, active: Tensors) -> bool:
+        """One update; False where it was not made because loss or gradient were not finite."""
+        if self.buffers:
+            torch._foreach_copy_(self.kept, self.buffers)
+        seed = step_seed(self.segment.seed, self.segment.start + t)
+        seeded(seed, self.problem.device, self.also_python)
+        loss, grads, factor = self._gradient(t, active)
+        if self.updater.step(t, loss, grads, factor):
+            self._scale_up()
+            return True
+        if self.buffers:  # a batch that broke the loss may have broken the running statistics too
+            torch._foreach_copy_(self.buffers, self.kept)
+        return self.scaled and self._scale_down(loss)
+
+    # ------------------------------------------------------------------------------------------- the gradient
+
+    def _gradient(self, t: int, active: Tensors) -> tuple[torch.Tensor, Grads, float]:
+        """The mean loss, the gradients of all parameters (None: no part in it), and what to multiply them by."""
+        if self.chunk is None:
+            value = self.problem.value(self._batch(t))
+            mean = value.mean * self.state.scale if self.scaled else value.mean
+            return value.mean.detach(), self._all(_grad(mean, active), active), 1 / self.state.scale
+        total, weight = torch.zeros((), dtype=torch.float64, device=self.problem.device), 0.0
+        sums: list[torch.Tensor | None] = [None] * len(active)
+        for piece in self._pieces(t):
+            value = self.problem.value(self.source.take(piece))
+            part = value.mean * value.weight
+            total += part.detach()
+            weight += value.weight
+            for k, g in enumerate(_grad(part * self.state.scale if self.scaled else part, active)):
+                if g is not None:
+                    sums[k] = g if (before := sums[k]) is None else before.add_(g)
+        return total / weight, self._all(sums, active), 1 / (self.state.scale * weight)
+
+    def _all(self, grads: Sequence[torch.Tensor | None], active: Tensors) -> Grads:
+        """Gradients in the layout's order, None for parameters that stand still."""
+        if len(active) == len(self.parameters):
+            return list(grads)
+        given = iter(grads)
+        return [next(given) if p.requires_grad else None for p in self.parameters]
+
+    def _indices(self) -> Any:
+        """Row indices of every step, or None where every step takes all rows (or a stream decides)."""
+        if self.segment.indices is None:
+            return None
+        rows = torch.from_numpy(np.ascontiguousarray(self.segment.indices, np.int64)).to(self.problem.device)
+        return rows.split(np.diff(self.segment.bounds).tolist())
+
+    def _batch(self, t: int) -> Any:
+        step = self.segment.start + t
+        if isinstance(self.source, Stream):
+            return self.source.batch(step, lambda first: seeded(step_seed(self.segment.seed, first), self.problem.device, True))
+        return self.source.take(None if self.indices is None else self.indices[t])
+
+    def _pieces(self, t: int) -> Sequence[torch.Tensor]:
+        rows = torch.arange(self.source.rows, device=self.problem.device) if self.indices is None else self.indices[t]
+        return rows.split(self.chunk)
+
+    # ---------------------------------------------------------------------------------- float16's loss scale
+
+    def _scale_up(self) -> None:
+        if self.scaled:
+            self.state.good += 1
+            if self.state.good >= GROWTH:
+                self.state.scale, self.state.good = self.state.scale * 2, 0
+
+    def _scale_down(self, loss: torch.Tensor) -> bool:
+        """Halve the scale and go on, the step used up; False where the loss itself broke, or no scale is left to halve."""
+        self.state.scale, self.state.good = self.state.scale / 2, 0
+        return bool(torch.isfinite(loss)) and self.state.scale >= 1 and self.updater.skip(loss)
+
+
+def _grad(loss: torch.Tensor, active: Tensors) -> tuple[torch.Tensor | None, ...]:
+    """Gradients of a loss; without a graph, a sentence that says what is missing."""
+    if not active:
+        return ()
+    if not loss.requires_grad:
+        raise InvalidValue("the loss does not depend on any parameter that is trained: check .detach(), no_grad() and .item() in it")
+    return torch.autograd.grad(loss, active, allow_unused=True)

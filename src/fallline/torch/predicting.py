@@ -1,0 +1,37 @@
+"""A module's outputs at weights by name, with the module itself left as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from fallline.errors import InvalidValue
+from fallline.torch import modules
+from fallline.torch.data import pieces, source_of
+from fallline.torch.nest import described
+
+ROWS = 1024
+"""Rows of a piece."""
+
+
+def outputs(model: torch.nn.Module, weights: Mapping[str, np.ndarray], X: Any) -> np.ndarray:
+    """Outputs for rows X (tensors or arrays as in training, without targets), [rows, ...], in evaluation mode.
+
+    Raises:
+        InvalidValue: the model gives something else than one tensor.
+    """
+    own = model.state_dict()
+    tensors = {n: torch.as_tensor(weights[n]).to(t.device, t.dtype).reshape(t.shape) for n, t in own.items() if n in weights}
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    out = []
+    with modules.mode(model, training=False), torch.no_grad():
+        for x in pieces(source_of(X, device), ROWS):
+            args, named = (tuple(x), {}) if isinstance(x, (tuple, list)) else ((), dict(x)) if isinstance(x, Mapping) else ((x,), {})
+            result = torch.func.functional_call(model, tensors, args, named, tie_weights=True)
+            if not isinstance(result, torch.Tensor):
+                raise InvalidValue(f"the model gives a {described(result)}: call the model itself")
+            out.append(result.float().cpu().numpy() if result.dtype in (torch.bfloat16, torch.float16) else result.cpu().numpy())
+    return np.concatenate(out)
