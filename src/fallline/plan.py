@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -155,11 +154,18 @@ class Plan:
         rows, group_of = self.rows_between(start, stop, layout)
         batches = self.batch_size
         if self.rows is None or batches.is_full:
-            return Segment(start, stop, rows, group_of, None, None, None, batches.chunk)
+            return Segment(start, stop, rows, group_of, None, None, None, batches.chunk, None, self.seed, self._frozen_until(layout))
         size = self._stream.batch
         indices = self._rows_of(start, stop)  # before what follows, or the cache would drop this epoch's order
         following = int(self._rows_of(stop, stop + 1)[0]) if size == 1 and stop < self.steps else None
-        return Segment(start, stop, rows, group_of, indices, size, following, batches.chunk, self._stream)
+        return Segment(start, stop, rows, group_of, indices, size, following, batches.chunk, self._stream, self.seed, self._frozen_until(layout))
+
+    def _frozen_until(self, layout: Layout) -> tuple[int, ...]:
+        """By group, the update before which it stands still; empty where no group is ever frozen."""
+        if not any(g.frozen for _, g in self.optimizer.groups):
+            return ()
+        groups, _ = resolve_groups(self.optimizer, layout)
+        return tuple(0 if g.frozen is None else int(g.frozen.in_steps(self.clock)) for g in groups)
 
     def batches(self, start: int = 0) -> Iterator[np.ndarray]:
         """The batches of updates start .. T-1: one array of data rows each."""
@@ -231,30 +237,31 @@ class Plan:
         return self._with(optimizer=self.optimizer.with_lr(value))
 
     def with_batch_size(self, size: int | Batches) -> Plan:
-        """This plan with other batches over the same epochs, its learning rate rescaled.
+        """This plan with other batches over the same rows, its learning rate rescaled.
 
-        Law: lr * k for SGD and its momentum, lr * sqrt(k) for adaptive rules, k = new size / old size; values inside a
-        schedule that are absolute stay. `plan.notes` and `explain()` say what was done.
+        Law: with k = new size / old size, every rate times k for SGD and its momentum forms, times sqrt(k) for adaptive
+        rules. Lengths in epochs and fractions stay, those in steps change to cover the same rows, and so do the plan's own
+        updates; averages forget over the same rows. Momentum, betas, weight decay and the groups' multipliers stay. A
+        rate that rises gets a warmup over 5 % of the plan, from the rate before, unless the schedule has one.
+        `plan.notes` and `explain()` say each thing that was done, and warn above 512 rows.
 
-        Source: Goyal et al. 2017 (linear); Malladi et al. 2022 (square root).
+        Args:
+            size: rows of a batch, or a `Batches`.
+
+        Raises:
+            InvalidValue: a batch larger than the data, or than twice the rows that the plan sees at all.
+
+        >>> from fallline.rules import SGD
+        >>> plan = Plan(rows=1000, epochs=2, batch_size=100, optimizer=SGD(lr=0.1, schedule="warmup(5%) > cosine"))
+        >>> larger = plan.with_batch_size(200)
+        >>> larger.optimizer.lr, larger.steps, larger.with_batch_size(100) == plan
+        (0.2, 10, True)
+
+        Source: Goyal et al. 2017 (linear, and the warmup); Malladi et al. 2022 (square root).
         """
-        self._know_rows("with_batch_size")
-        if isinstance(size, Batches):
-            batches = size
-        else:
-            batches = Batches(size) if self.batch_size.is_full else replace(self.batch_size, size=size)
-        fresh = Plan(rows=self.rows, epochs=self.epochs, batch_size=batches, optimizer=self.optimizer, seed=self.seed)
-        k = fresh._stream.batch / self._stream.batch
-        if k == 1 or self.lr_is_auto:
-            note = f"batch size {self._stream.batch} -> {fresh._stream.batch}: lr is auto, so it is found for the new size"
-            return fresh._with(notes=(*self.notes, *([] if k == 1 else [note])))
-        adaptive = self.optimizer.rows(self.clock, (Group(),), 0, 1).registers.s
-        factor = math.sqrt(k) if adaptive else k
-        note = (
-            f"batch size {self._stream.batch} -> {fresh._stream.batch}: lr was multiplied by {factor:.4g} "
-            f"({'square root' if adaptive else 'linear'} rule)" + ("; start with a warmup, or test the rate" if k > 1 else "")
-        )
-        return fresh._with(optimizer=self.optimizer.with_lr(self.optimizer.lr * factor), notes=(*self.notes, note))
+        from fallline.plan_scale import rescaled
+
+        return rescaled(self, size)
 
     # -------------------------------------------------------------------------------------------- records
 

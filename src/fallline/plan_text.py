@@ -11,7 +11,7 @@ import numpy as np
 
 from fallline.errors import InvalidValue, PlanMismatch, UnknownName
 from fallline.rows import COLUMNS, NEUTRAL
-from fallline.rules import resolve_groups
+from fallline.rules import resolve_groups, unusual_lr
 
 if TYPE_CHECKING:
     from fallline.plan import Plan
@@ -68,15 +68,16 @@ def _rates(plan: Plan) -> list[str]:
         return ["lr: auto, found by a range test before training"]
     at = np.arange(plan.steps) if plan.steps <= MOST else np.unique(np.linspace(0, plan.steps - 1, MOST).astype(np.int64))
     lr = plan.lr_at(at)
+    unusual = [f"    {said}" for said in [unusual_lr(plan.optimizer, float(lr.max()))] if said]
     if (lr == lr[0]).all():
-        return [f"lr: {lr[0]:g} at every update"] + (["    lr 0: no update does anything"] if lr[0] == 0 else [])
+        return [f"lr: {lr[0]:g} at every update"] + (["    lr 0: no update does anything"] if lr[0] == 0 else []) + unusual
     top = int(np.argmax(lr))
     lines = [f"lr: first {lr[0]:g}, peak {lr[top]:g} at update {at[top]:,}, last {lr[-1]:g} at update {at[-1]:,}"]
     if lr[0] == 0:
         lines.append("    the first update has lr 0 and does nothing: give the warmup a start above 0 to use it")
     if lr[-1] == 0:
         lines.append("    the last update has lr 0 and does nothing")
-    return lines
+    return lines + unusual
 
 
 def _groups(plan: Plan, problem: Any) -> list[str]:

@@ -12,6 +12,7 @@ from fallline.rules.groups import Group
 from fallline.rules.momentum import SGD, MovingAverage, Nesterov
 from fallline.rules.rule import Rule
 from fallline.rules.schedule_free import ScheduleFree
+from fallline.rules.stability import typical_lr
 from fallline.rules.writing import auto
 from fallline.schedules import Schedule
 
@@ -38,6 +39,9 @@ _REFUSED = {
     "sag": "a gradient kept per example is not a row; use SGD with average=polyak()",
 }
 
+FAR = 10.0
+"""A learning rate this many times outside of the typical ones is remarked on."""
+
 
 def rule_class(name: str) -> type[Rule]:
     """The rule of a name, however it is capitalised and hyphenated.
@@ -60,6 +64,25 @@ def rule_class(name: str) -> type[Rule]:
 
 def _folded(name: str) -> str:
     return name.casefold().replace("-", "").replace("_", "").replace(" ", "")
+
+
+def unusual_lr(rule: Rule, lr: float) -> str:
+    """A sentence where `lr` (a plan's peak) lies more than `FAR` times outside of `typical_lr(rule)`; else nothing.
+
+    >>> unusual_lr(SGD(lr=0.1), 0.1)
+    ''
+    >>> print(unusual_lr(Adam(lr=0.1), 0.1))
+    lr 0.1 is 100 times above the typical rates for Adam, 0.0001 to 0.001: test it with find_lr(problem, plan)
+    """
+    low, high = typical_lr(rule)
+    if lr == 0 or low / FAR <= lr * (1 + 1e-9) <= high * FAR * (1 + 2e-9):
+        return ""
+    times, where = (lr / high, "above") if lr > high else (low / lr, "below")
+    name = type(rule).__name__
+    kind = f"{name} with momentum" if isinstance(rule, SGD) and rule.momentum != 0 else name
+    return (
+        f"lr {lr:g} is {times:.3g} times {where} the typical rates for {kind}, {low:g} to {high:g}: test it with find_lr(problem, plan)"
+    )
 
 
 def rule_from_json(data: Mapping[str, Any]) -> Rule:
