@@ -32,6 +32,8 @@ parity: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/linear.py
+	$(BIN)/python benchmarks/torch_loop.py
+	$(BIN)/python benchmarks/update.py
 
 images: $(VENV)/.demo
 	$(BIN)/python docs/make_images.py

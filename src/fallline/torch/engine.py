@@ -15,12 +15,12 @@ import numpy as np
 import torch
 
 from fallline import compiled
-from fallline.errors import InvalidValue
 from fallline.history import Advance, Trace
 from fallline.problems.start import as_flat
 from fallline.rows import Answer, Start
 from fallline.torch import modules
 from fallline.torch.data import Resident, Stream, pieces
+from fallline.torch.gradients import gradients
 from fallline.torch.randomness import borrowed, seeded, step_seed
 from fallline.torch.state import ModuleState, Point, Tensors, unflat, write
 from fallline.torch.update import Updater, updater_of
@@ -176,7 +176,7 @@ class _Walk:
         if self.chunk is None:
             value = self.problem.value(self._batch(t))
             mean = value.mean * self.state.scale if self.scaled else value.mean
-            return value.mean.detach(), self._all(_grad(mean, active), active), 1 / self.state.scale
+            return value.mean.detach(), self._all(gradients(mean, active), active), 1 / self.state.scale
         total, weight = torch.zeros((), dtype=torch.float64, device=self.problem.device), 0.0
         sums: list[torch.Tensor | None] = [None] * len(active)
         for piece in self._pieces(t):
@@ -184,7 +184,7 @@ class _Walk:
             part = value.mean * value.weight
             total += part.detach()
             weight += value.weight
-            for k, g in enumerate(_grad(part * self.state.scale if self.scaled else part, active)):
+            for k, g in enumerate(gradients(part * self.state.scale if self.scaled else part, active)):
                 if g is not None:
                     sums[k] = g if (before := sums[k]) is None else before.add_(g)
         return total / weight, self._all(sums, active), 1 / (self.state.scale * weight)
@@ -225,12 +225,3 @@ class _Walk:
         """Halve the scale and go on, the step used up; False where the loss itself broke, or no scale is left to halve."""
         self.state.scale, self.state.good = self.state.scale / 2, 0
         return bool(torch.isfinite(loss)) and self.state.scale >= 1 and self.updater.skip(loss)
-
-
-def _grad(loss: torch.Tensor, active: Tensors) -> tuple[torch.Tensor | None, ...]:
-    """Gradients of a loss; without a graph, a sentence that says what is missing."""
-    if not active:
-        return ()
-    if not loss.requires_grad:
-        raise InvalidValue("the loss does not depend on any parameter that is trained: check .detach(), no_grad() and .item() in it")
-    return torch.autograd.grad(loss, active, allow_unused=True)
