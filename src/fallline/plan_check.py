@@ -18,6 +18,8 @@ def checked_rows(problem: Any, rows: int | None) -> int | None:
     if isinstance(problem, (int, np.integer)) and not isinstance(problem, bool):
         raise InvalidValue(f"Plan({problem}): expected a problem; for a number of rows write Plan(rows={problem}, ...)")
     count = getattr(problem, "rows", None)
+    if count is None and hasattr(problem, "layout"):  # a stream of batches: its rows are not known
+        return rows
     if count is None:
         raise InvalidValue(f"Plan({type(problem).__name__}): expected a problem with .rows; or write Plan(rows=N, ...)")
     if rows is not None and rows != count:

@@ -121,7 +121,9 @@ def test_data_sets_and_loaders_of_the_same_rows_train_alike():
     plan = quick(resident)
     stream = fl.torch.problem(net(), F.cross_entropy, [(X[r], y[r]) for r in plan.batches()])
     assert stream.rows is None and "own order" in stream.notes[0]
-    c = fl.train(stream, fl.Plan(steps=plan.steps, batch_size=20, optimizer=plan.optimizer), progress=False)
+    c = fl.train(stream, fl.Plan(stream, steps=plan.steps, batch_size=20, optimizer=plan.optimizer), progress=False)
+    with pytest.raises(fl.InvalidValue, match=r"epochs=.*steps"):
+        fl.Plan(stream, epochs=3, batch_size=20)
     assert all(np.array_equal(a.weights[k], c.weights[k]) for k in a.weights)
 
 

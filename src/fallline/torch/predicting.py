@@ -23,6 +23,8 @@ def outputs(model: torch.nn.Module, weights: Mapping[str, np.ndarray], X: Any) -
     Raises:
         InvalidValue: the model gives something else than one tensor.
     """
+    if isinstance(X, list):  # rows written out; tuples are several inputs
+        X = np.asarray(X, next((p.detach().cpu().numpy().dtype for p in model.parameters() if p.is_floating_point()), np.float32))
     own = model.state_dict()
     tensors = {n: torch.as_tensor(weights[n]).to(t.device, t.dtype).reshape(t.shape) for n, t in own.items() if n in weights}
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
