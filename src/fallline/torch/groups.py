@@ -44,8 +44,8 @@ def shares(optimizer: torch.optim.Optimizer, name: str = "lr") -> list[float]:
     that a ratio outlives an lr of 0 and a checkpoint.
 
     >>> w, b = (torch.nn.Parameter(torch.zeros(1)) for _ in "wb")
-    >>> shares(torch.optim.SGD([{"params": [w], "lr": 0.01}, {"params": [b]}], lr=0.1))
-    [0.1, 1.0]
+    >>> shares(torch.optim.SGD([{"params": [w], "lr": 0.25}, {"params": [b]}], lr=1.0))
+    [0.25, 1.0]
     """
     first = [number(group.setdefault(f"initial_{name}", number(group[name]))) for group in optimizer.param_groups]
     top = max(first)

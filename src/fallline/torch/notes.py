@@ -95,11 +95,11 @@ class Notes:
 
     def generators(self, roots: Iterable[Any]) -> None:
         """Python's, NumPy's and PyTorch's generators, and those that can be reached from `roots`."""
-        python, legacy, cpu = random.getstate(), np.random.get_state(), torch.random.default_generator.get_state()
+        python, legacy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
         self._back += [
             lambda: random.setstate(python),
             lambda: np.random.set_state(legacy),
-            lambda: torch.random.default_generator.set_state(cpu),
+            lambda: torch.set_rng_state(cpu),
         ]  # fmt: skip
         if torch.cuda.is_available() and torch.cuda.is_initialized():
             cuda = torch.cuda.get_rng_state_all()

@@ -90,7 +90,7 @@ class Scheduler(LRScheduler):
     @property
     def base_lrs(self) -> list[float]:
         """The plan's lr at update 0 in each group."""
-        return [share * float(self._values(0)["lr"]) for share in self._driven["lr"]]
+        return [share * self._values(0)["lr"] for share in self._driven["lr"]]
 
     @property
     def shares(self) -> list[float]:
@@ -99,7 +99,7 @@ class Scheduler(LRScheduler):
 
     def get_last_lr(self) -> list[float]:
         """The lr of each group that the next update uses; after the last update, the schedule's end value."""
-        return [share * float(self._values(self._count)["lr"]) for share in self._driven["lr"]]
+        return [share * self._values(self._count)["lr"] for share in self._driven["lr"]]
 
     def get_lr(self) -> list[float]:
         """As `get_last_lr`."""
@@ -169,20 +169,19 @@ class Scheduler(LRScheduler):
         for index, group in enumerate(self.optimizer.param_groups):
             seen: dict[str, tuple[Any, int]] = {}
             for name, found in self._driven.items():
-                put(group, name, found[index] * float(values[name]))
+                put(group, name, found[index] * values[name])
                 held = get(group, name)
                 seen[name] = (held, held._version if isinstance(held, torch.Tensor) else 0)
             self._seen.append(seen)
 
     def _unchanged(self) -> None:
         """What was written still stands. Of a tensor its version is looked at, because its value would wait for the device."""
-        values = self._values(self._count)
         for index, group in enumerate(self.optimizer.param_groups):
             for name, (held, version) in self._seen[index].items():
                 now = get(group, name)
-                if isinstance(now, torch.Tensor) and now is held and now._version == version:
+                if now is held and (not isinstance(now, torch.Tensor) or now._version == version):
                     continue
-                wanted = self._driven[name][index] * float(values[name])
+                wanted = self._driven[name][index] * self._values(self._count)[name]
                 expected = torch.tensor(wanted, dtype=now.dtype).item() if isinstance(now, torch.Tensor) else wanted
                 if number(now) != expected:
                     raise InvalidValue(
