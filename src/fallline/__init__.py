@@ -19,7 +19,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "engines.linear": ("online",),
     "errors": (
         "Diverged", "FalllineError", "InvalidValue", "MissingExtra", "NoClosedForm", "NoLearningRate", "NotARow",
-        "PlanEnded", "PlanMismatch", "RunDamaged", "RunExists", "TableError", "UnknownName",
+        "PlanEnded", "PlanMismatch", "RunDamaged", "RunExists", "RunUnfinished", "TableError", "UnknownName",
     ),
     "fitting": ("Choices", "fit"),
     "judges": ("EarlyStop", "TimeBudget"),

@@ -24,6 +24,7 @@ from fallline.errors import PlanEnded as PlanEnded
 from fallline.errors import PlanMismatch as PlanMismatch
 from fallline.errors import RunDamaged as RunDamaged
 from fallline.errors import RunExists as RunExists
+from fallline.errors import RunUnfinished as RunUnfinished
 from fallline.errors import TableError as TableError
 from fallline.errors import UnknownName as UnknownName
 from fallline.fitting import Choices as Choices

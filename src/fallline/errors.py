@@ -12,7 +12,8 @@
     ├── NoLearningRate (RuntimeError)  a range test without an answer: carries the verdict
     ├── MissingExtra (ImportError)     a package of an extra is not installed: says the line to type
     └── RunFolderError (OSError)       a run folder that cannot be used
-        ├── RunExists                  it holds another run, or an unfinished one
+        ├── RunExists                  it holds another run, or other files
+        ├── RunUnfinished              it holds a run that did not come to its end
         └── RunDamaged                 it does not verify
 """
 
@@ -113,7 +114,20 @@ class RunFolderError(FalllineError, OSError):
 
 
 class RunExists(RunFolderError):
-    """The folder already holds a run: another one, or an unfinished one."""
+    """The folder already holds a run, or files that are none of ours."""
+
+
+class RunUnfinished(RunFolderError):
+    """The folder holds a run that is under way, or that was killed before its end.
+
+    Attributes:
+        step: updates made when the folder last heard of it, or None before the first evaluation.
+        evaluation: the last evaluation, or None.
+    """
+
+    def __init__(self, message: str, *, step: int | None = None, evaluation: dict | None = None):
+        super().__init__(message)
+        self.step, self.evaluation = step, evaluation
 
 
 class RunDamaged(RunFolderError):

@@ -12,7 +12,8 @@ import numpy as np
 
 from fallline.advice.lr import Found, find_lr
 from fallline.batches import Batches
-from fallline.errors import InvalidValue, NoLearningRate, PlanMismatch
+from fallline.errors import Diverged, InvalidValue, NoLearningRate, PlanMismatch
+from fallline.live import LiveFolder
 from fallline.metrics import METRICS, Metric, interval, metric
 from fallline.plan import Plan
 from fallline.problems import LinearProblem
@@ -65,11 +66,12 @@ def fit(
     batch_size: int | Batches | None = None,
     optimizer: Rule | None = None,
     choices: Choices | None = None,
+    valid: Any = None,
     stop: Any = None,
-    save: str | Path | None = None,
+    save: str | Path | LiveFolder | None = None,
     progress: bool | None = None,
 ) -> Run:
-    """Fit a linear model: choose, explain, train, test.
+    """Fit a linear model to a table, or descend any problem: choose, explain, train, test.
 
     Args:
         data: a path, a frame, a built-in set's name, a `Table`, an array X (with y), or a problem.
@@ -78,8 +80,9 @@ def fit(
         options: how a table is read.
         epochs, batch_size, optimizer: as in `Plan`; what is left out is chosen.
         choices: everything else that can be chosen; it replaces the three above.
+        valid: held-out data of a problem, as for `train`; a table splits its own rows (`TableOptions.valid`).
         stop: judges, as for `train`.
-        save: a folder for the run.
+        save: a folder for the run, with its report: both are made at the start and kept up while it is under way.
         progress: as for `train`.
 
     Returns:
@@ -91,42 +94,73 @@ def fit(
     True
     """
     told = choices or Choices(epochs=epochs, batch_size=batch_size, optimizer=optimizer)
+    live = save if save is None or isinstance(save, LiveFolder) else LiveFolder.claim(save, report=True)
     if not isinstance(data, (str, Path, Table)) and hasattr(data, "layout") and hasattr(data, "gradient"):
-        return _fit_problem(data, told, stop, save, progress)
+        return _fit_problem(data, told, valid, stop, live, progress)
+    if valid is not None:
+        raise InvalidValue("valid= goes with a problem; rows of a table are held out by options=TableOptions(valid=0.15), or by a file's name there")
     if y is not None:
         data, target = _columns(data, y), "target"
     made = data if isinstance(data, Table) else table(data, target=target, options=replace(options or TableOptions(), seed=(options or TableOptions(seed=told.seed)).seed))
     problem = made.problem(told.loss)
     held_out = _held_out(made, problem, made.valid)
-    plan, found, notes = _planned(problem, told)
+    plan, found, notes = planned(problem, told)
     names = _metrics(told.metrics, problem)
-    labels = [m.name for m in names]
     usual = [m for m in names if m.needs != "numbers"] or ["rmse", "r2"]
-    run = train(problem, plan, valid=None if held_out is None else Validation(held_out, usual), stop=stop, progress=progress)
-    run.history.journal[:0] = [{"what": "task", "value": made.target.task, "why": made.target.why}, *notes]
-    run.reader, run.found = made.reader, found
-    run.summary = {
+    notes = [{"what": "task", "value": made.target.task, "why": made.target.why}, *notes]
+    about = {
         "title": f"{made.summary.name}: predicting {made.target.name!r}",
         "data": _account(made),
         "features": len(made.feature_names),
-        "metrics": labels,
+        "metrics": [m.name for m in names],
         "lr_source": "given" if found is None else "range test" if found.rate is not None else "default",
-        "found": None if found is None else _kept(found),
-        **_tested(run, made, names, told.seed),
     }
-    if save is not None:
-        run.save(save)
-    return run
+    work = _Work(problem, plan, found, notes, about, made.reader, live)
+    valid = None if held_out is None else Validation(held_out, usual)
+    return work.run(valid, stop, progress, lambda run: _tested(run, made, names, told.seed))
 
 
-def _fit_problem(problem: Any, told: Choices, stop: Any, save: Any, progress: bool | None) -> Run:
-    plan, found, notes = _planned(problem, told)
-    run = train(problem, plan, stop=stop, progress=progress)
-    run.history.journal[:0] = notes
-    run.found = found
-    if save is not None:
-        run.save(save)
-    return run
+def _fit_problem(problem: Any, told: Choices, valid: Any, stop: Any, live: LiveFolder | None, progress: bool | None) -> Run:
+    plan, found, notes = planned(problem, told)
+    return _Work(problem, plan, found, notes, {}, None, live).run(valid, stop, progress, lambda run: {})
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What `fit` has chosen; `run` trains, tests and saves it, and saves also what an error or a signal left."""
+
+    problem: Any
+    plan: Plan
+    found: Found | None
+    notes: list[dict[str, Any]]
+    about: dict[str, Any]
+    reader: Any
+    live: LiveFolder | None
+
+    def run(self, valid: Any, stop: Any, progress: bool | None, test: Callable[[Run], dict[str, Any]]) -> Run:
+        live = self.live
+        if live is not None:
+            live.notes, live.found, live.about = self.notes, self.found, live.about | self.about
+        try:
+            run = train(self.problem, self.plan, valid=valid, stop=stop, save=live, progress=progress)
+        except (Diverged, KeyboardInterrupt, SystemExit) as ended:
+            partial = getattr(ended, "run", None)
+            if partial is not None and live is not None:
+                self._dress(partial, {"headline": None, "test": None, "notes": [f"the run did not come to its end ({partial.outcome.name}): its test part was not looked at"]})
+                live.finish(partial)
+            raise
+        self._dress(run, {})
+        try:
+            run.summary |= test(run)
+        finally:
+            if live is not None:
+                live.finish(run)
+        return run
+
+    def _dress(self, run: Run, more: dict[str, Any]) -> None:
+        run.history.journal[:0] = self.notes
+        run.reader, run.found = self.reader, self.found or run.found
+        run.summary = self.about | more
 
 
 def _columns(X: Any, y: Any) -> Any:
@@ -154,7 +188,7 @@ def _held_out(made: Table, problem: LinearProblem, part: Part) -> LinearProblem 
     return problem.on(part.X, made.target.decode(part.y) if problem.loss.name == "poisson" else part.y, part.weights)
 
 
-def _planned(problem: Any, told: Choices) -> tuple[Plan, Found | None, list[dict[str, Any]]]:
+def planned(problem: Any, told: Choices) -> tuple[Plan, Found | None, list[dict[str, Any]]]:
     """The plan, what the range test found, and the journal of choices."""
     notes: list[dict[str, Any]] = []
 
@@ -162,10 +196,12 @@ def _planned(problem: Any, told: Choices) -> tuple[Plan, Found | None, list[dict
         notes.append({"what": what, "value": value, "why": why})
 
     if told.plan is not None:
-        if told.plan.rows != problem.rows:
+        if told.plan.rows != problem.rows and told.plan.rows is not None and problem.rows is not None:
             raise PlanMismatch(f"the plan is for {told.plan.rows:,} rows and the training part has {problem.rows:,}: use the data and split it was made for")
         note("plan", told.plan.fingerprint[:16], "given")
         return told.plan, None, notes
+    if problem.rows is None:
+        raise InvalidValue("the data is a stream, so its rows are not known: give choices=Choices(plan=Plan(steps=..., ...))")
     sparse = bool(getattr(problem, "sparse", False))
     size = told.batch_size
     if size is None:
@@ -268,13 +304,4 @@ def _account(made: Table) -> dict[str, Any]:
             for c in s.columns
         ],
         "reports": [f"split: {s.split}", *s.notes],
-    }  # fmt: skip
-
-
-def _kept(found: Found) -> dict[str, Any]:
-    """What a range test found, as plain values for the run's folder."""
-    curve = found.curve
-    return {
-        "lr": found.rate, "interval": found.interval, "verdict": found.verdict, "cost": found.cost, "edge": found.edge,
-        "curve": {"lr": curve.lr.tolist(), "loss": curve.loss.tolist(), "smooth": curve.smooth.tolist()},
     }  # fmt: skip

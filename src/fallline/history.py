@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
@@ -103,19 +103,24 @@ class History:
         evaluations: one flat dict per evaluation: step, epoch, seconds, lr, loss, and the validation's metrics.
         journal: one dict per decision: what, value, why.
         path: positions (updates + 1, P) of a teaching problem, or None.
+        failed: the loss of the update that was not made because it, or its gradient, was not finite; else None.
+        follow: called with each decision and each evaluation as a JSON line, the moment it is known.
     """
 
     losses: list[np.ndarray] = field(default_factory=list)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     journal: list[dict[str, Any]] = field(default_factory=list)
     path: np.ndarray | None = None
+    failed: float | None = None
+    follow: Callable[[str], None] | None = field(default=None, repr=False, compare=False)
 
     @property
     def loss(self) -> np.ndarray:
-        """The mean loss of each update's batch, before the update; float64 (updates,)."""
+        """The mean loss of each update's batch, before the update; float64 (updates,), and of the failing one after them."""
         if len(self.losses) > 1:
             self.losses[:] = [np.concatenate(self.losses)]
-        return self.losses[0] if self.losses else np.empty(0)
+        made = self.losses[0] if self.losses else np.empty(0)
+        return made if self.failed is None else np.append(made, self.failed)
 
     @property
     def steps(self) -> int:
@@ -125,6 +130,14 @@ class History:
     def note(self, what: str, value: Any, why: str) -> None:
         """Write a decision into the journal."""
         self.journal.append({"what": what, "value": value, "why": why})
+        if self.follow is not None:
+            self.follow(decision_line(self.journal[-1]))
+
+    def measured(self, entry: dict[str, Any]) -> None:
+        """Write an evaluation down."""
+        self.evaluations.append(entry)
+        if self.follow is not None:
+            self.follow(evaluation_line(entry))
 
     def columns(self) -> dict[str, list[Any]]:
         """The evaluations by column; what an evaluation lacks is None."""
@@ -142,18 +155,29 @@ class History:
         except ImportError:
             from fallline.errors import MissingExtra
 
-            raise MissingExtra("pandas", "tables", "History.to_pandas") from None
+            raise MissingExtra("pandas", "pandas", "History.to_pandas") from None
         return pandas.DataFrame(self.columns())
 
     def lines(self) -> Iterator[str]:
         """The history as JSON lines: decisions, then evaluations. NaN stands as NaN."""
-        for entry in self.journal:
-            yield json.dumps({"kind": "decision", **entry}, default=str)
-        for entry in self.evaluations:
-            yield json.dumps({"kind": "evaluation", **entry}, default=float)
+        yield from map(decision_line, self.journal)
+        yield from map(evaluation_line, self.evaluations)
 
     def __repr__(self) -> str:
         return f"History(updates={self.steps}, evaluations={len(self.evaluations)}, decisions={len(self.journal)})"
 
 
-__all__ = ["Advance", "History", "Outcome", "Settled", "State", "Trace"]
+def decision_line(entry: Mapping[str, Any]) -> str:
+    """A decision as a JSON line."""
+    return json.dumps({"kind": "decision", **entry}, default=str)
+
+
+def evaluation_line(entry: Mapping[str, Any]) -> str:
+    """An evaluation as a JSON line; NaN stands as NaN."""
+    return _encode({"kind": "evaluation", **entry})
+
+
+_encode = json.JSONEncoder(default=float).encode  # made once: an epoch of a small table takes well under a millisecond
+
+
+__all__ = ["Advance", "History", "Outcome", "Settled", "State", "Trace", "decision_line", "evaluation_line"]

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass
@@ -38,6 +39,18 @@ def watched() -> Iterator[Interrupt]:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set from Python
 
 
+def ended_by(number: int, run: Any = None) -> BaseException:
+    """What to raise once a signal has been honoured: it carries the partial run as `.run`."""
+    ended = SystemExit(128 + number) if number == signal.SIGTERM else KeyboardInterrupt(run.reason if run is not None else "interrupted")
+    ended.run = run  # type: ignore[union-attr]
+    return ended
+
+
 def interactive() -> bool:
     """Whether a person sits at IPython or a notebook: an interrupt then gives the partial run back."""
     return "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None
+
+
+def notebook() -> bool:
+    """Whether that person's cells are answered by a kernel (Jupyter), not by a terminal."""
+    return interactive() and hasattr(sys.modules["IPython"].get_ipython(), "kernel")

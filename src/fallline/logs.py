@@ -26,7 +26,7 @@ def tensorboard(folder: str | Path) -> Log:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            raise MissingExtra("tensorboardX", "all", "fallline.logs.tensorboard") from None
+            raise MissingExtra("tensorboardX", "tensorboard", "fallline.logs.tensorboard") from None
     writer = SummaryWriter(str(folder))
 
     def log(entry: dict[str, Any]) -> None:
@@ -46,7 +46,7 @@ def mlflow() -> Log:
     try:
         import mlflow as client  # type: ignore[import-not-found]
     except ImportError:
-        raise MissingExtra("mlflow", "all", "fallline.logs.mlflow") from None
+        raise MissingExtra("mlflow-skinny", "mlflow", "fallline.logs.mlflow") from None
     return lambda entry: client.log_metrics(dict(_numbers(entry)), step=entry["step"])
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import html
+import math
 import sys
 import time
 from typing import Any, Protocol
 
-from fallline.interrupts import interactive
+from fallline.interrupts import interactive, notebook
 
 EVERY = 30.0
 """Seconds between plain lines."""
+REDRAW = 0.2
+"""Seconds between two pictures of a notebook's bar."""
 
 
 class Progress(Protocol):
@@ -46,8 +50,31 @@ class Plain:
         pass
 
 
+class Notebook:
+    """A bar under a notebook's cell, redrawn at most five times a second; it goes away in the end."""
+
+    def __init__(self, total: int):
+        from IPython.display import HTML, display  # type: ignore[import-not-found]
+
+        self.total, self._page, self._scores, self._last, self._began = total, HTML, "", -math.inf, time.monotonic()
+        self._handle = display(HTML(""), display_id=True)
+
+    def show(self, step: int, loss: float, evaluation: dict[str, Any] | None) -> None:
+        self._scores = _scores(evaluation) or self._scores
+        now = time.monotonic()
+        if now - self._last < REDRAW and step < self.total:
+            return
+        self._last = now
+        left = (now - self._began) * (self.total - step) / max(step, 1)
+        words = f"{step:,} of {self.total:,}, {left:.0f} s left, loss {loss:.5g}{self._scores}"
+        self._handle.update(self._page(f'<progress value="{step}" max="{self.total}"></progress> {html.escape(words)}'))
+
+    def close(self) -> None:
+        self._handle.update(self._page(""))
+
+
 class Live:
-    """A bar that moves, by Rich (which knows terminals and notebooks)."""
+    """A bar that moves in a terminal, by Rich."""
 
     def __init__(self, total: int):
         from rich.console import Console
@@ -77,6 +104,8 @@ def progress_for(wanted: bool | None, total: int) -> Progress:
     """Live where a person watches, plain lines elsewhere, nothing for False."""
     if wanted is False:
         return Silent()
+    if notebook():
+        return Notebook(total)
     if sys.stderr.isatty() or interactive():
         try:
             return Live(total)

@@ -1,7 +1,8 @@
 """The run folder on disk: plan, model, history and journal as JSON and safetensors, with a manifest of hashes.
 
-Written beside its final name and moved there in one rename, so a folder is whole or absent. Nothing in it is code:
-JSON and safetensors only, and a file that does not match its hash is refused by name.
+The manifest is written last: a folder that has one is whole, and a folder with a run.json but no manifest holds a run
+that is under way or was killed. Nothing in it is code: JSON and safetensors only, and a file that does not match its
+hash is refused by name.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fallline.errors import InvalidValue, RunDamaged, RunExists
+from fallline.errors import InvalidValue, RunDamaged, RunExists, RunUnfinished
 
-MANIFEST = "manifest.json"
+MANIFEST, PLAN, RUN, HISTORY, REPORT = "manifest.json", "plan.json", "run.json", "history.jsonl", "report.html"
 FORMAT = 1
 
 
@@ -35,34 +37,87 @@ def fresh(folder: str | Path) -> Path:
     return path
 
 
-def write(folder: Path, documents: Mapping[str, Any], tensors: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-    """Write JSON documents (name.json), JSON lines (name.jsonl: an iterable of lines) and tensors (name.safetensors)."""
-    from safetensors.numpy import save
+# ------------------------------------------------------------------------------------------------------- writing
 
+
+def write(folder: Path, documents: Mapping[str, Any], tensors: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    """Write a whole folder beside its final name and move it there in one rename.
+
+    Args:
+        folder: absent or empty.
+        documents: name.json: a document; name.jsonl: an iterable of lines; name.html: a text.
+        tensors: name.safetensors: arrays by name.
+    """
     staging = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    contents: dict[str, bytes] = {}
-    for name, document in documents.items():
-        if name.endswith(".jsonl"):
-            contents[name] = "".join(line + "\n" for line in document).encode()
-        elif name.endswith(".html"):
-            contents[name] = document.encode()
-        else:
-            contents[name] = (json.dumps(plain(document), indent=1) + "\n").encode()
-    for name, arrays in tensors.items():
-        contents[name] = save({k: np.asarray(v, order="C") for k, v in arrays.items()})  # not ascontiguousarray: it makes () into (1,)
-    hashes = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in contents.items()}
-    contents[MANIFEST] = (json.dumps({"format": FORMAT, "files": hashes}, indent=1) + "\n").encode()
-    for name, data in contents.items():
-        with open(staging / name, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+    for name, data in _whole(documents, tensors).items():
+        _write_durably(staging / name, data)
     if folder.exists():
         folder.rmdir()  # `fresh` has seen that it is empty; anything else fails here rather than being lost
     folder.parent.mkdir(parents=True, exist_ok=True)
     os.rename(staging, folder)
+
+
+def complete(folder: Path, documents: Mapping[str, Any], tensors: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    """Bring an open folder to its end: every file by one rename within the folder, the manifest last."""
+    for name, data in _whole(documents, tensors).items():
+        put(folder, name, data)
+    if os.name == "posix":  # elsewhere a folder cannot be opened, and its names need no such care
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def put(folder: Path, name: str, data: bytes, *, durable: bool = True) -> None:
+    """Write or replace one file; a reader sees the old one or the new one.
+
+    Args:
+        folder, name, data: where and what.
+        durable: whether it must outlive a power cut from now on, which costs a millisecond or two; a kill it outlives anyway.
+    """
+    part = folder / f".{name}.{os.getpid()}.part"
+    if durable:
+        _write_durably(part, data)
+    else:
+        part.write_bytes(data)
+    os.replace(part, folder / name)
+
+
+def document(value: Any) -> bytes:
+    """A JSON document's bytes."""
+    return (json.dumps(plain(value), indent=1) + "\n").encode()
+
+
+def _whole(documents: Mapping[str, Any], tensors: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, bytes]:
+    """Every file's bytes by name, the manifest last."""
+    from safetensors.numpy import save
+
+    contents: dict[str, bytes] = {}
+    for name, value in documents.items():
+        if name.endswith(".jsonl"):
+            contents[name] = "".join(line + "\n" for line in value).encode()
+        elif name.endswith(".html"):
+            contents[name] = value.encode()
+        else:
+            contents[name] = document(value)
+    for name, arrays in tensors.items():
+        contents[name] = save({k: np.asarray(v, order="C") for k, v in arrays.items()})  # not ascontiguousarray: it makes () into (1,)
+    hashes = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in contents.items()}
+    contents[MANIFEST] = (json.dumps({"format": FORMAT, "files": hashes}, indent=1) + "\n").encode()
+    return contents
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+# ------------------------------------------------------------------------------------------------------- reading
 
 
 def read(folder: str | Path) -> dict[str, bytes]:
@@ -70,6 +125,7 @@ def read(folder: str | Path) -> dict[str, bytes]:
 
     Raises:
         InvalidValue: no run there, or one of a newer format.
+        RunUnfinished: a run that is under way or was killed; the message says what it holds.
         RunDamaged: a file is missing or does not match its hash.
     """
     path = Path(folder)
@@ -77,6 +133,8 @@ def read(folder: str | Path) -> dict[str, bytes]:
         manifest = json.loads((path / MANIFEST).read_text())
         files = dict(manifest["files"])
     except FileNotFoundError:
+        if (path / RUN).is_file():
+            raise unfinished(path) from None
         raise InvalidValue(f"{path} holds no run: expected a folder that a run was saved to, with a {MANIFEST}") from None
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise RunDamaged(f"{path / MANIFEST} cannot be read ({error}): restore the folder from a copy, or run again") from None
@@ -96,11 +154,84 @@ def read(folder: str | Path) -> dict[str, bytes]:
     return out
 
 
+def unfinished(folder: Path) -> RunUnfinished:
+    """What a folder without a manifest holds, as an error to raise: how far the run came, and whether it is still under way."""
+    try:
+        steps = json.loads((folder / PLAN).read_text())["steps"]
+        of = f" of {int(steps):,}"
+    except (OSError, ValueError, KeyError, TypeError):
+        of = ""  # the folder was killed while it was being made
+    last = None
+    for entry in lines(folder / HISTORY):
+        last = entry if entry.get("kind") == "evaluation" else last
+    step = None if last is None else int(last["step"])
+    how = "a run that is under way" if busy(folder) else "an unfinished run: its process is gone"
+    shown = "" if last is None else ", ".join(f"{k.replace('_', ' ')} {v:.5g}" for k, v in last.items() if isinstance(v, float) and k not in ("epoch", "seconds", "lr"))
+    reached = "before its first evaluation" if last is None else f"last evaluated after step {step:,}{of} ({shown})"
+    kept = ", ".join(n for n in (PLAN, HISTORY, REPORT) if (folder / n).is_file())
+    return RunUnfinished(f"{folder} holds {how}; {reached}. It keeps {kept}; weights are saved at the end only", step=step, evaluation=last)
+
+
+def lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The entries of a file of JSON lines; a last line that was cut short by a kill is left out."""
+    if not path.is_file():
+        return
+    for line in path.read_text().splitlines(keepends=True):
+        if line.endswith("\n"):
+            yield json.loads(line)
+
+
 def tensors(data: bytes) -> dict[str, np.ndarray]:
     """The arrays of a safetensors file."""
     from safetensors.numpy import load
 
     return dict(load(data))
+
+
+# ---------------------------------------------------------------------------------------------------- who writes it
+
+
+def hold(folder: Path) -> int | None:
+    """Hold a folder for this process; the descriptor to close in the end. The system lets go of it when the process dies.
+
+    Raises:
+        RunExists: another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # pragma: no cover - Windows has no such locks; there a run that is under way looks unfinished
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise RunExists(f"{folder} holds a run that is under way: choose another folder, or wait for it") from None
+    return descriptor
+
+
+def busy(folder: Path) -> bool:
+    """Whether a process holds the folder."""
+    try:
+        held = hold(folder)
+    except RunExists:
+        return True
+    if held is not None:
+        os.close(held)
+    return False
+
+
+@contextmanager
+def replaced(folder: Path) -> Iterator[None]:
+    """Within: `folder` is out of the way under a hidden name; after: it is deleted, or back where an error came."""
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    os.rename(folder, aside)
+    try:
+        yield
+    except BaseException:
+        os.rename(aside, folder)
+        raise
+    shutil.rmtree(aside)
 
 
 def plain(value: Any) -> Any:

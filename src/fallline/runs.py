@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fallline import run_folder
-from fallline.advice.lr import Found
+from fallline.advice.lr import Curve, Found
 from fallline.errors import InvalidValue, RunDamaged, UnknownName
 from fallline.history import History, Outcome
 from fallline.metrics import Metric, metric
@@ -154,7 +154,7 @@ class Run:
                 "reason": self.reason,
                 "problem": self.problem_fingerprint,
                 "summary": self.summary,
-                "found": None if self.found is None else self.found.to_json(),
+                "found": None if self.found is None else found_to_json(self.found),
                 "versions": self.versions,
             },
         }
@@ -254,9 +254,29 @@ def load(folder: str | Path, model: Any = None) -> Run:
         problem_fingerprint=about["problem"],
         summary=about["summary"],
         versions=about["versions"],
-        found=None if about["found"] is None else Found.from_json(about["found"]),
+        found=None if about["found"] is None else found_from_json(about["found"]),
         reader=None if saved["reader"] is None else _reader(saved["reader"], arrays),
     )
+
+
+def found_to_json(found: Found) -> dict[str, Any]:
+    """What a range test found, as plain values."""
+    curve = found.curve
+    return {
+        "lr": found.rate, "interval": found.interval, "verdict": found.verdict, "cost": found.cost, "edge": found.edge,
+        "curve": {"lr": curve.lr.tolist(), "loss": curve.loss.tolist(), "smooth": curve.smooth.tolist()},
+    }  # fmt: skip
+
+
+def found_from_json(data: Mapping[str, Any]) -> Found:
+    """What `found_to_json` wrote; a number that is not finite comes by its name."""
+
+    def number(value: Any) -> float | None:
+        return None if value is None else float(value)
+
+    curve = Curve(*(np.array([float(v) for v in data["curve"][part]]) for part in ("lr", "loss", "smooth")))
+    interval = None if data["interval"] is None else (float(data["interval"][0]), float(data["interval"][1]))
+    return Found(number(data["lr"]), interval, data["verdict"], curve, data["cost"], number(data["edge"]))
 
 
 def _module_name(model: Any) -> str | None:

@@ -17,9 +17,10 @@ import sys
 from types import FunctionType
 from typing import Any
 
+from fallline import schedules
 from fallline.errors import InvalidValue, UnknownName
 from fallline.lengths import Length, epochs, fraction, steps
-from fallline.schedules import _SHAPES, Chain, Held, Leg, Scaled, Schedule, Times, _number, times
+from fallline.schedules import SHAPES, Chain, Held, Leg, Scaled, Schedule, Times, number_text, times
 
 _UNITS = {"epoch": epochs, "epochs": epochs, "step": steps, "steps": steps, "fraction": fraction}
 _TOKEN = re.compile(
@@ -36,7 +37,7 @@ def write(one: Schedule, exact: bool = False) -> str:
     if isinstance(one, Chain):
         return " > ".join(write(leg, exact) for leg in one.legs)
     if isinstance(one, Scaled):
-        return f"{_number(one.factor)} * {_inner(one.inner, exact)}"
+        return f"{number_text(one.factor)} * {_inner(one.inner, exact)}"
     if isinstance(one, Held):
         return f"{_inner(one.inner, exact)} per {_length_text(one.length)}"
     assert isinstance(one, Leg)
@@ -50,19 +51,19 @@ def code(one: Schedule) -> str:
         first = f"({code(one.legs[0])})" if isinstance(one.legs[0], Scaled) else code(one.legs[0])
         return first + "".join(f".then({code(leg)})" for leg in one.legs[1:])
     if isinstance(one, Scaled):
-        return f"{_number(one.factor)} * {f'({code(one.inner)})' if isinstance(one.inner, Scaled) else code(one.inner)}"
+        return f"{number_text(one.factor)} * {f'({code(one.inner)})' if isinstance(one.inner, Scaled) else code(one.inner)}"
     if isinstance(one, Held):
         inner = f"({code(one.inner)})" if isinstance(one.inner, Scaled) else code(one.inner)
         return f"{inner}.per({_length_code(one.length)})"
     assert isinstance(one, Leg)
-    bare = _SHAPES[one.kind].first if one.kind != "warmup" else ""
+    bare = SHAPES[one.kind].first if one.kind != "warmup" else ""
     arguments = [f"{_value_code(v)}" if name == bare else f"{name}={_value_code(v)}" for name, v in _printed(one)]
     return f"{one.kind}({', '.join(arguments)})"
 
 
 def _printed(leg: Leg) -> list[tuple[str, Any]]:
     """The arguments to print, in the shape's order, the one without a name first."""
-    shape, given = _SHAPES[leg.kind], dict(leg.arguments)
+    shape, given = SHAPES[leg.kind], dict(leg.arguments)
     names = dict.fromkeys(n for n in (shape.first, *shape.defaults, *given) if n)
     return [(n, leg.get(n)) for n in names if n in given or n in shape.shown]
 
@@ -73,29 +74,29 @@ def _inner(one: Schedule, exact: bool) -> str:
 
 def _argument_text(kind: str, name: str, value: Any, exact: bool) -> str:
     text = _value_text(value, exact)
-    return text if name == _SHAPES[kind].first else f"{name}={text}"
+    return text if name == SHAPES[kind].first else f"{name}={text}"
 
 
 def _value_text(value: Any, exact: bool) -> str:
     if isinstance(value, Length):
         return _length_text(value)
     if isinstance(value, Times):
-        return f"{_number(value.share)}x"
+        return f"{number_text(value.share)}x"
     if isinstance(value, tuple):
         return f"[{', '.join(_length_text(one) for one in value)}]"
-    return _function_text(value, exact) if callable(value) else _number(value)
+    return _function_text(value, exact) if callable(value) else number_text(value)
 
 
 def _length_text(length: Length) -> str:
     if length.unit == "fraction":
         percent = f"{length.value * 100:.15g}"
         exact = float(percent) / 100 == length.value
-        return f"{_number(float(percent))}%" if exact else f"fraction({_number(length.value)})"
-    return f"{_number(length.value)} {length.unit[:-1] if length.value == 1 else length.unit}"
+        return f"{number_text(float(percent))}%" if exact else f"fraction({number_text(length.value)})"
+    return f"{number_text(length.value)} {length.unit[:-1] if length.value == 1 else length.unit}"
 
 
 def _length_code(length: Length) -> str:
-    return f"{length.unit}({_number(length.value)})"  # Length's own repr rounds to six digits
+    return f"{length.unit}({number_text(length.value)})"  # Length's own repr rounds to six digits
 
 
 def _value_code(value: Any) -> str:
@@ -105,7 +106,7 @@ def _value_code(value: Any) -> str:
         return f"[{', '.join(_length_code(one) for one in value)}]"
     if isinstance(value, Times):
         return repr(value)
-    return getattr(value, "__qualname__", repr(value)) if callable(value) else _number(value)
+    return getattr(value, "__qualname__", repr(value)) if callable(value) else number_text(value)
 
 
 def _function_text(function: Any, exact: bool) -> str:
@@ -218,19 +219,19 @@ class _Reader:
         if self.kind != "name":
             raise self.unexpected("the name of a schedule")
         name = self.value
-        if name not in _SHAPES:
-            raise UnknownName.among("schedule", name, _SHAPES)
+        if name not in SHAPES:
+            raise UnknownName.among("schedule", name, SHAPES)
         self.move()
         arguments = self.arguments(name) if self.sign("(") else {}
         try:
-            return _SHAPES[name].make(**arguments)
+            return getattr(schedules, name)(**arguments)
         except TypeError:
-            missing = _SHAPES[name].first
+            missing = SHAPES[name].first
             raise InvalidValue(f"schedule {self.text!r}: {name} needs a value, such as {name}({missing}=...)") from None
 
     def arguments(self, name: str) -> dict[str, Any]:
         """What stands between the parentheses of `name`."""
-        shape, found = _SHAPES[name], {}
+        shape, found = SHAPES[name], {}
         while not self.sign(")"):
             key = self.key(name)
             if key in found:
@@ -243,7 +244,7 @@ class _Reader:
 
     def key(self, name: str) -> str:
         """The name of the coming argument, given or understood."""
-        shape = _SHAPES[name]
+        shape = SHAPES[name]
         known = list(dict.fromkeys(([shape.first] if shape.first else []) + list(shape.defaults)))
         if self.kind == "name" and self.text[self.next :].lstrip().startswith("="):
             key = self.value
@@ -298,8 +299,8 @@ class _Reader:
             return fraction(amount / 100)
         if self.kind != "name" or self.value not in _UNITS or not bare:
             raise InvalidValue(
-                f"schedule {self.text!r}: the length {_number(amount)} has no unit; "
-                f"write {_number(amount)} epochs, {_number(amount)} steps, or a percentage of the plan such as 5%"
+                f"schedule {self.text!r}: the length {number_text(amount)} has no unit; "
+                f"write {number_text(amount)} epochs, {number_text(amount)} steps, or a percentage of the plan such as 5%"
             )
         unit = _UNITS[self.value]
         self.move()

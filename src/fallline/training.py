@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -113,10 +112,12 @@ def train(
             if live is not None:
                 live.open(plan, problem, history)
             run = loop.run(start, shown, interrupt)
+        except BaseException:
+            if live is not None:
+                live.close()
+            raise
         finally:
             shown.close()
-            if live is not None and live is save and sys.exception() is not None:
-                live.close()
         run.found = found
         if live is not None and live is not save:  # a folder that came open is finished by whoever opened it
             live.finish(run)

@@ -109,8 +109,14 @@ def test_json_is_one_document(digits: Path, run) -> None:
 
 
 def test_divergence_has_its_code_and_advice(run) -> None:
-    done = run("fit", "diabetes", "--lr", "50", "--out", "x")
-    assert done.code == 4 and "try lr" in done.err and not Path("x").exists()
+    words = ("fit", "diabetes", "--lr", "50", "--out", "x")
+    done = run(*words)
+    assert done.code == 4 and "try lr" in done.err and "the run until then is in x" in done.err
+    left = fl.load("x")
+    assert left.outcome.name == "Diverged" and not np.isfinite(left.history.loss[-1]) and len(left.history.loss) == left.history.steps + 1
+    assert f"1 of {len(left.history.loss):,} losses are not finite" in Path("x/report.html").read_text()
+    again = run(*words)
+    assert again.code == 8 and "Diverged" in again.err and "--overwrite" in again.err
 
 
 def test_debug_shows_the_traceback(run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,9 +155,12 @@ def test_overwrite_spares_files_beside_the_run(run, tmp_path: Path) -> None:
 
 def test_overwrite_keeps_the_old_run_when_the_new_one_fails(run) -> None:
     run("fit", "diabetes", "--epochs", 2, "--out", "d")
-    assert run("fit", "diabetes", "--lr", "1e30", "--out", "d", "--overwrite").code == 4
-    assert fl.load("d").history.steps > 0
+    for _ in range(2):  # the second failure takes the first one's place
+        done = run("fit", "diabetes", "--lr", "1e30", "--out", "d", "--overwrite")
+        assert done.code == 4 and "d.new" in done.err
+        assert fl.load("d").outcome.name == "Finished" and fl.load("d.new").outcome.name == "Diverged"
     assert run("fit", "diabetes", "--epochs", 3, "--out", "d", "--overwrite").code == 0
+    assert fl.load("d").plan.steps > 0 and sorted(p.name for p in Path().iterdir()) == ["d"]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
@@ -193,6 +202,13 @@ def test_an_interrupt_exits_with_130(monkeypatch: pytest.MonkeyPatch, run) -> No
 
     monkeypatch.setattr(work, "report", stop)
     assert run("report", "x").code == 130
+
+
+@pytest.mark.parametrize("package", ["typer", "rich"])
+def test_without_its_packages_the_command_says_the_line_to_type(package: str) -> None:
+    program = f"import sys\nsys.modules[{package!r}] = None\nfrom fallline.cli import main\nmain(['--version'])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 7 and done.stderr.count("\n") == 1 and "pip install 'fallline[cli]'" in done.stderr
 
 
 def test_help_is_quick() -> None:

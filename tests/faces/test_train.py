@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
+import types
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest
 from fallline import progress as shown
 from fallline.engines.reference import ReferenceEngine
 from fallline.errors import UnknownName
+from fallline.interrupts import notebook
 from fallline.plan import Plan
 from fallline.problems import least_squares, logistic, quadratic, softmax
 from fallline.rules import SGD
@@ -149,6 +152,43 @@ def test_progress_is_plain_lines_away_from_a_terminal(monkeypatch: pytest.Monkey
     train(problem, plan_of(problem), valid=(X, LABELS), engine=ReferenceEngine(problem))
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1].startswith("fallline: step 27 of 27 (100%), loss ") and "valid loss" in lines[-1]
+
+
+@pytest.mark.parametrize("kernel", [True, False], ids=["notebook", "terminal"])
+def test_in_a_notebook_one_bar_moves_under_the_cell_and_goes_away(kernel: bool, monkeypatch: pytest.MonkeyPatch):
+    drawn: list[str] = []
+    shell = types.SimpleNamespace(kernel=object()) if kernel else types.SimpleNamespace()
+    handle = types.SimpleNamespace(update=lambda page: drawn.append(page))
+    asked: list[Any] = []
+    display = types.SimpleNamespace(HTML=str, display=lambda page, display_id: asked.append(display_id) or handle)
+    ipython = types.ModuleType("IPython")
+    ipython.get_ipython = lambda: shell  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    monkeypatch.setattr(shown, "REDRAW", 0.0)
+    problem = logistic(X, LABELS)
+    if not kernel:
+        assert not isinstance(shown.progress_for(False, 3), shown.Notebook) and not notebook()
+        return
+    train(problem, plan_of(problem), valid=(X, LABELS), engine=ReferenceEngine(problem))
+    assert asked == [True] and drawn[-1] == ""  # one bar, and none is left
+    assert 'value="27" max="27"' in drawn[-2] and "27 of 27" in drawn[-2] and "valid loss" in drawn[-2]
+    values = [int(re.search(r'value="(\d+)"', page)[1]) for page in drawn[:-1]]  # type: ignore[index]
+    assert values == sorted(values) and len(values) >= 3
+
+
+def test_a_notebook_is_redrawn_five_times_a_second_at_most(monkeypatch: pytest.MonkeyPatch):
+    drawn: list[str] = []
+    display = types.SimpleNamespace(HTML=str, display=lambda page, display_id: types.SimpleNamespace(update=drawn.append))
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    clock = [0.0]
+    monkeypatch.setattr(shown.time, "monotonic", lambda: clock[0])
+    bar = shown.Notebook(1000)
+    for step in range(1, 1000):
+        clock[0] += 0.01
+        bar.show(step, 0.5, {"valid_<b>": 1.0})
+    assert 45 <= len(drawn) <= 51 and "&lt;b&gt;" in drawn[-1] and "<b>" not in drawn[-1]
 
 
 def test_progress_false_is_silent(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -20,8 +21,17 @@ from fallline.judges import EarlyStop, Explosion, Go, Stop, TimeBudget, View
 from fallline.lengths import Clock, epochs, fraction, steps
 from fallline.metrics import METRICS, Metric
 from fallline.plan import Plan
-from fallline.problems import LinearProblem, function, least_squares, logistic, quadratic, rosenbrock
-from fallline.rules import SGD, Adam, ScheduleFree
+from fallline.problems import (
+    LinearProblem,
+    function,
+    least_squares,
+    logistic,
+    poisson,
+    quadratic,
+    rosenbrock,
+    softmax,
+)
+from fallline.rules import SGD, Adam, Nesterov, ScheduleFree
 from fallline.training import Validation, train
 
 
@@ -218,3 +228,59 @@ def test_lengths_of_every_kind_set_the_cadence():
     for every, expected in [(epochs(2), [20, 40]), (steps(15), [15, 30, 40]), (fraction(0.5), [20, 40])]:
         run = run_of(problem, plan, valid=Validation((X, y), every=every))
         assert [e["step"] for e in run.history.evaluations] == expected
+
+
+@pytest.mark.parametrize(("engine", "lr"), [(None, 1e3), (ReferenceEngine, 1e30)], ids=["chosen, float32", "reference"])
+@pytest.mark.parametrize("rule", [SGD(lr=1.0), Nesterov(lr=1.0, momentum=0.9)], ids=["sgd", "look-ahead"])
+def test_the_loss_that_failed_is_the_last_of_the_history_but_no_update(rule: Any, engine: Any, lr: float):
+    X, _ = data()
+    problem = least_squares(X.astype(np.float32), X[:, 0].astype(np.float32))
+    plan = Plan(problem, epochs=4, batch_size=16, optimizer=replace(rule, lr=lr))
+    with pytest.raises(Diverged, match=r"loss (inf|nan) before step") as caught:
+        train(problem, plan, engine=engine and engine(problem), progress=False)
+    history, step = caught.value.run.history, caught.value.step
+    assert history.steps == step == len(history.loss) - 1 > 2
+    assert np.isfinite(history.loss[:-1]).all() and not np.isfinite(history.loss[-1])
+
+
+def test_the_loss_that_failed_is_taken_where_the_gradient_was():
+    """A function that is finite at w and not at w - look*v: only the look-ahead point shows what failed."""
+    wall = function(lambda w: float("nan") if w[0] < 0 else float(w[0]), lambda w: np.array([1.0]), start=[1.0])
+    with pytest.raises(Diverged) as caught:
+        train(wall, Plan(wall, steps=50, optimizer=Nesterov(lr=0.1, momentum=0.9)), progress=False)
+    run = caught.value.run
+    assert run.weights["w"][0] > 0 and np.isnan(run.history.loss[-1]) and np.isfinite(run.history.loss[:-1]).all()
+
+
+@pytest.mark.parametrize(("total", "stop", "seen"), [(400, None, 4), (50, None, 1), (400, EarlyStop(patience=steps(2)), 2)])
+def test_full_batches_are_measured_a_hundred_times_or_as_patience_asks(total: int, stop: Any, seen: int):
+    X, y = data()
+    problem = logistic(X, y)
+    plan = Plan(problem, steps=total, batch_size=Batches.full(), optimizer=SGD(lr=0.01))
+    at = [e["step"] for e in run_of(problem, plan, valid=(X, y), stop=stop).history.evaluations]
+    assert at == list(range(seen, total + 1, seen))
+
+
+def test_the_usual_metrics_of_classes_are_accuracy_and_log_loss():
+    X, y = data()
+    problem = logistic(X, y)
+    run = run_of(problem, Plan(problem, epochs=1, batch_size=16, optimizer=SGD(lr=0.1)), valid=(X, y))
+    last, point = run.history.evaluations[-1], problem.layout.join(run.weights)
+    assert [k for k in last if k.startswith("valid_")] == ["valid_loss", "valid_accuracy", "valid_log_loss"]
+    assert last["valid_loss"] == problem.loss(point) and last["valid_accuracy"] == np.mean(problem.predict(run.weights, X) == y)
+    assert last["valid_log_loss"] == METRICS["log_loss"]((y == "yes").astype(int), problem.predict_proba(run.weights, X))
+
+
+@pytest.mark.parametrize("make", [least_squares, logistic, softmax, poisson], ids=lambda f: f.__name__)
+def test_one_pass_measures_what_predictions_give(make: Any):
+    X, y = data(90)
+    y = y if make is logistic else np.arange(90) % 3 if make is softmax else np.abs(X[:, 0])
+    problem = make(X, y, weights=np.arange(1.0, 91.0))
+    point = np.random.default_rng(1).normal(size=problem.layout.size)
+    names = ["accuracy", "log_loss"] if problem.classes is not None else ["rmse", "mae"]
+    loss, values = problem.measure(point, [METRICS[n] for n in names])
+    assert loss == problem.loss(point) and problem.measure(point, ()) == (loss, [])
+    weights = problem.named(point)
+    for name, value in zip(names, values, strict=True):
+        truth, guess = (np.arange(90) % 3 if make is softmax else (y == "yes").astype(int), problem.predict_proba(weights, X)) if name == "log_loss" else (y, problem.predict(weights, X))
+        np.testing.assert_allclose(value, METRICS[name](truth, guess), rtol=1e-12)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from fallline import history, logs
 from fallline.batches import Batches
 from fallline.engines.reference import ReferenceEngine
 from fallline.errors import Diverged, InvalidValue, PlanMismatch, UnknownName
@@ -22,6 +26,7 @@ Y = np.where(X[:, 0] > 0, "yes", "no")
 PROBLEM = logistic(X, Y)
 PLAN = Plan(PROBLEM, epochs=1, batch_size=10, optimizer=SGD(lr=0.1))
 NO_LENGTH: Any = 5
+ROOT = Path(__file__).parents[2]
 OTHER = logistic(X, np.where(Y == "yes", "a", "b"))
 
 
@@ -72,6 +77,14 @@ def test_patience_needs_a_unit_and_a_metric_a_name():
         EarlyStop(patience=3)  # type: ignore[arg-type]
     with pytest.raises(UnknownName, match="did you mean 'rmse'"):
         EarlyStop(patience=epochs(3), metric="rmsee")
+
+
+def test_an_extra_that_is_named_brings_its_package():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = {pair for file in (history, logs) for pair in re.findall(r'MissingExtra\("([^"]+)", "([^"]+)"', Path(file.__file__).read_text())}
+    assert {("pandas", "pandas"), ("tensorboardX", "tensorboard"), ("mlflow-skinny", "mlflow")} == named
+    for package, extra in named:
+        assert any(re.match(rf"{re.escape(package)}\b", requirement) for requirement in extras[extra]), (package, extra)
 
 
 def diverged(problem: Any, plan: Plan) -> Any:

@@ -155,6 +155,8 @@ def _altair_chart(altair: Any, spec: dict) -> Any:
     kind = {"layer": altair.LayerChart, "vconcat": altair.VConcatChart}
     parts = next((k for k in kind if k in spec), None)
     bare = {k: v for k, v in spec.items() if k not in ("data", "layer", "vconcat")}
+    if "params" in bare:  # a chart of layers asks its parameters for attributes that a dict has not
+        bare["params"] = [altair.VariableParameter(**p) for p in bare["params"]]
     data = altair.Data(values=spec["data"]["values"]) if "data" in spec else altair.Undefined
     if parts is None:
         return altair.Chart.from_dict({**bare, "data": {"values": []}}, validate=False).properties(data=data)

@@ -12,17 +12,23 @@ from fallline.errors import (
     MissingExtra,
     NoLearningRate,
     RunFolderError,
+    RunUnfinished,
     TableError,
     did_you_mean,
 )
 
 try:
+    import rich  # noqa: F401  # the progress bar's; typer may come without it
     import typer
 except ImportError:  # pragma: no cover - the package without its extra
-    sys.exit("the fallline command needs typer and rich, which are not installed: pip install 'fallline[cli]'")
+    print("fallline: the command line needs the packages 'typer' and 'rich', which are not installed: pip install 'fallline[cli]'", file=sys.stderr)
+    sys.exit(7)
+
+from fallline.cli import compare_commands
 
 CODES = """Exit codes: 0 done; 1 unexpected; 2 the command's words are off; 3 the data cannot be read right;
-4 diverged; 5 no learning rate found; 6 the run folder cannot be used; 7 a package is missing; 130 interrupted."""
+4 diverged; 5 no learning rate found; 6 the run folder cannot be used; 7 a package is missing; 8 the folder holds a run
+that did not come to its end; 130 interrupted; 143 terminated."""
 
 app = typer.Typer(
     name="fallline", help="Gradient descent on your table: finds the numbers, runs the descent fast, shows the evidence.",
@@ -130,12 +136,21 @@ def predict(
 
 @app.command(epilog=CODES)
 def report(
-    runs: Annotated[list[str], typer.Argument(help="Folders of runs.")], json: Json = False,
+    runs: Annotated[list[str], typer.Argument(help="Folders of runs.")],
+    out: Annotated[str | None, typer.Option(help="FILE.html of several runs; left out, side-by-side.html in the folder that holds them.")] = None,
+    json: Json = False,
 ) -> None:  # fmt: skip
-    """Write the report of each run, beside it; one HTML file each."""
+    """Write the report of a run, beside it; of several, one page that shows them side by side."""
     from fallline.cli import work
 
+    if len(runs) > 1:
+        return compare_commands.together(runs, out, json)
+    if out is not None:
+        raise typer.BadParameter("the report of one run stands in its folder; --out is for several", param_hint="--out")
     work.report(runs, json)
+
+
+compare_commands.register(app, CODES)
 
 
 def _only(name: str, value: str, known: list[str]) -> None:
@@ -144,7 +159,7 @@ def _only(name: str, value: str, known: list[str]) -> None:
 
 
 def _code(error: BaseException) -> int:
-    for kind, code in ((Diverged, 4), (NoLearningRate, 5), (RunFolderError, 6), (MissingExtra, 7), (TableError, 3), (FalllineError, 3)):
+    for kind, code in ((Diverged, 4), (NoLearningRate, 5), (RunUnfinished, 8), (RunFolderError, 6), (MissingExtra, 7), (TableError, 3), (FalllineError, 3)):
         if isinstance(error, kind):
             return code
     return 1
@@ -163,7 +178,8 @@ def main(arguments: list[str] | None = None) -> Any:
     except FalllineError as error:
         if os.environ.get("FALLLINE_DEBUG"):
             raise
-        print(f"fallline: {error}", file=sys.stderr)
+        for line in (error, *getattr(error, "__notes__", ())):
+            print(f"fallline: {line}", file=sys.stderr)
         sys.exit(_code(error))
     except (KeyboardInterrupt, typer.Abort):  # an older typer raises these
         ended = 130
@@ -179,5 +195,5 @@ def main(arguments: list[str] | None = None) -> Any:
     # Outside of its standalone mode a newer typer catches an interrupt and *returns* 130 (and any other Exit's code).
     if isinstance(ended, int) and ended:
         if ended == 130:
-            print("fallline: interrupted; nothing unfinished was saved", file=sys.stderr)
+            print("fallline: interrupted before there was anything to save", file=sys.stderr)
         sys.exit(ended)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as jsonlib
 import shlex
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +15,12 @@ import numpy as np
 
 from fallline import fitting, lengths, rules, run_folder, runs, tables
 from fallline.batches import Batches
-from fallline.errors import InvalidValue, NoLearningRate, RunExists, UnknownName
+from fallline.errors import Diverged, InvalidValue, NoLearningRate, RunExists, RunUnfinished, UnknownName
+from fallline.history import Outcome
 from fallline.judges import EarlyStop, TimeBudget
+from fallline.live import LiveFolder, only_a_run
 from fallline.plan import Plan
 
-REPORT = "report.html"
 OPTIMIZERS = {
     "sgd": rules.SGD, "nesterov": rules.Nesterov, "adam": rules.Adam, "adamw": rules.AdamW, "nadam": rules.NAdam,
     "rmsprop": rules.RMSProp, "adagrad": rules.AdaGrad, "schedule-free": rules.ScheduleFree,
@@ -128,19 +128,23 @@ def fit(data: str, target: str | None, options: tables.TableOptions, told: fitti
     folder = Path(place.out) if place.out else _free(Path("runs"), Path(data).stem)
     taken = any(folder.iterdir()) if folder.is_dir() else folder.exists()
     if taken:
-        _only_a_run(folder)  # before anything is read or trained: what cannot be replaced is refused at once
+        only_a_run(folder)  # before anything is read or trained: what cannot be replaced is refused at once
+        if not place.overwrite and not (folder / run_folder.MANIFEST).is_file():
+            raise _to_be_ended(run_folder.unfinished(folder))
     made = tables.table(data, target=target, options=options)
     asked = repr((told, [repr(judge) for judge in stop], options))
     if taken and not place.overwrite:
         return _existing(folder, made.problem(told.loss).fingerprint, asked, json)
     _say(made.summary.text(), json)
     _say(f"target {made.target.name!r}: {made.target.task} ({made.target.why})", json)
-    run = fitting.fit(made, choices=told, stop=stop, progress=False if json else None)
-    run.summary |= {"asked": asked, "command": "fallline " + shlex.join(sys.argv[1:]), "created": datetime.now().isoformat(" ", "minutes")}
-    if taken:
-        shutil.rmtree(folder)  # only now: a run that failed or was interrupted has cost nobody the old one
-    run.save(folder)
-    page = run.report(folder / REPORT)
+    about = {"asked": asked, "command": "fallline " + shlex.join(sys.argv[1:]), "created": datetime.now().isoformat(" ", "minutes")}
+    live = LiveFolder.claim(folder, replace=taken, report=True, about=about)
+    try:
+        run = fitting.fit(made, choices=told, stop=stop, save=live, progress=False if json else None)
+    except (Diverged, KeyboardInterrupt, SystemExit) as ended:
+        _partial(ended, live.path)
+        raise
+    page = live.path / run_folder.REPORT
     if json:
         return _document({"run": str(folder), "report": str(page), "outcome": run.outcome.name, **{k: run.summary[k] for k in ("headline", "lr_source")},
                           "metrics": (run.summary["test"] or {}).get("metrics"), "journal": run.history.journal})  # fmt: skip
@@ -154,6 +158,17 @@ def fit(data: str, target: str | None, options: tables.TableOptions, told: fitti
     print(f"run: {folder}   report: {page}")
 
 
+def _partial(ended: BaseException, folder: Path) -> None:
+    """Say where a run that did not come to its end has left what it has; an interrupt ends the command with 130."""
+    run = getattr(ended, "run", None)
+    if isinstance(ended, Diverged):
+        ended.add_note(f"the run until then is in {folder}")
+    elif run is not None:
+        print(f"fallline: {run.reason}; the weights and the history so far are in {folder}", file=sys.stderr)
+        if isinstance(ended, KeyboardInterrupt):
+            sys.exit(130)
+
+
 def headline(summary: dict[str, Any]) -> str:
     """The first line of every result: the test metric with its interval, beside the baseline."""
     head = summary.get("headline")
@@ -163,27 +178,24 @@ def headline(summary: dict[str, Any]) -> str:
     return f"test {head['metric'].replace('_', ' ')}: {head['value']:.4g} (95 % interval {low:.4g} to {high:.4g}, {head['rows']:,} rows); {head['baseline_name']}: {head['baseline']:.4g}"
 
 
-def _only_a_run(folder: Path) -> None:
-    """Refuse a folder that holds anything but a run: --overwrite must never delete what fallline did not write."""
-    if not (folder / run_folder.MANIFEST).is_file():
-        raise RunExists(f"{folder} exists and is not a run: choose another --out; fallline does not delete what it did not write")
-    ours = {run_folder.MANIFEST, REPORT, *run_folder.read(folder)}
-    others = sorted(entry.name for entry in folder.iterdir() if entry.name not in ours)
-    if others:
-        raise RunExists(f"{folder} holds files beside the run's own ({', '.join(others[:5])}): move them, or choose another --out")
-
-
 def _existing(folder: Path, fingerprint: str, asked: str, json: bool) -> None:
-    """An --out that holds a finished run: the same one is printed, another one is an error."""
+    """An --out that holds an ended run: the same one is printed, another one or one that was cut short is an error."""
     run = runs.load(folder)
     what = "other training rows" if run.problem_fingerprint != fingerprint else "other flags" if run.summary.get("asked") != asked else ""
     if what:
-        raise RunExists(f"{folder} holds a finished run of {what} ({run.summary.get('command', 'not made by this command')}): choose another --out, or --overwrite")
+        raise RunExists(f"{folder} holds a run of {what} ({run.summary.get('command', 'not made by this command')}): choose another --out, or --overwrite")
+    if run.outcome in (Outcome.Interrupted, Outcome.Diverged):
+        raise _to_be_ended(RunUnfinished(f"{folder} holds this run, but not to its end ({run.outcome.name}: {run.reason})", step=run.history.steps))
     _say(f"{folder} holds this run, finished; --overwrite starts anew", json)
     if json:
         _document({"run": str(folder), "outcome": run.outcome.name, "headline": run.summary.get("headline")})
     else:
         print(headline(run.summary))
+
+
+def _to_be_ended(found: RunUnfinished) -> RunUnfinished:
+    """The same, with what to type."""
+    return RunUnfinished(f"{found}. Give --overwrite to start anew, or choose another --out", step=found.step, evaluation=found.evaluation)
 
 
 def _free(parent: Path, stem: str) -> Path:
@@ -201,12 +213,12 @@ def find_lr(data: str, target: str | None, options: tables.TableOptions, told: f
     problem = made.problem(told.loss)
     from fallline.advice.lr import find_lr as search
 
-    plan, found, _ = fitting._planned(problem, told)
+    plan, found, _ = fitting.planned(problem, told)
     found = found or search(problem, plan)
     if plot is not None:
         found.plot().save(plot)
     if json:
-        _document(fitting._kept(found))
+        _document(runs.found_to_json(found))
     else:
         from fallline.report import line_chart
 
@@ -280,7 +292,7 @@ def report(folders: Sequence[str], json: bool) -> None:
     """`fallline report`."""
     pages = []
     for folder in folders:
-        pages.append(str(runs.load(folder).report(Path(folder) / REPORT)))
+        pages.append(str(runs.load(folder).report(Path(folder) / run_folder.REPORT)))
         _say(pages[-1], json)
     if json:
         _document({"reports": pages})

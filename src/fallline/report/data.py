@@ -147,6 +147,7 @@ class ReportData:
         command: what to type to repeat it; versions: package -> version.
         notes: further sentences.
         created: date and time in words.
+        rough: the run is under way: curves as text, in no time, and nothing of what only an end can show.
     """
 
     title: str
@@ -163,3 +164,4 @@ class ReportData:
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     created: str = ""
+    rough: bool = False

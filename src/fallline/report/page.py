@@ -9,10 +9,11 @@ unescaped, it still cannot run.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fallline.report import sections
+from fallline.report import rough, sections
 from fallline.report.data import ReportData
 from fallline.report.html import paragraph, text
 from fallline.report.style import STYLE
@@ -23,22 +24,29 @@ _PARTS = (("decisions", "decisions"), ("descent", "descent"), ("results", "resul
 
 def render(data: ReportData) -> str:
     """The page as a string of HTML."""
+    if data.rough:
+        return _frame(data, rough.parts(data))
     outcome = paragraph(data.outcome, "alert" if data.failed else "outcome soft")
     links = "".join(f'<a href="#{name}">{word}</a>' for name, word in _PARTS)
     body = (
+        sections.hero(data.headline), outcome, f"<nav>{links}</nav>",
         sections.decisions(data.decisions, data.range_test),
         sections.descent(data.descent),
         sections.results(data.evaluation),
         sections.coefficients(data.coefficients),
         sections.summary(data.data),
         sections.repeat(data.command, dict(data.versions), data.notes),
-    )
+    )  # fmt: skip
+    return _frame(data, body)
+
+
+def _frame(data: ReportData, body: Iterable[str]) -> str:
     return (
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{text(_POLICY)}"><meta name="generator" content="fallline">'
         f"<title>{text(data.title)}</title><style>{STYLE}</style></head><body><main>"
         f'<div class="top"><h1>{text(data.title)}</h1><span class="soft small">{text(data.created)}</span></div>'
-        f"{sections.hero(data.headline)}{outcome}<nav>{links}</nav>{''.join(body)}"
+        f"{''.join(body)}"
         f"<footer>Made by fallline. This file is complete: it opens without a network and runs no script.</footer></main></body></html>"
     )
 

@@ -82,13 +82,15 @@ def _scale(headline: d.Headline) -> str:
     return f'<svg class="scale" viewBox="0 0 440 104" role="img" aria-label="the value, its interval and the baseline">{"".join(marks)}{ends}</svg>'
 
 
-def decisions(lines: tuple[d.Decision, ...], test: d.RangeTest | None) -> str:
-    """What was decided and why, with the range test."""
+def decisions(lines: tuple[d.Decision, ...], test: d.RangeTest | None, *, tested: bool = True) -> str:
+    """What was decided and why, with the range test (or without a word on it, where it is not `tested` for)."""
     if lines:
         told = [(text(x.what), f'{text(x.value)}<div class="soft small">{text(x.why)}</div>') for x in lines]
         body = card(table(("decided", "value, and why"), told, kind="decisions"))
     else:
         body = missing("The run's journal holds no decisions.")
+    if not tested:
+        return section("decisions", "What was decided, and why", "", body)
     if test is None:
         return section("decisions", "What was decided, and why", "", body, missing("No learning-rate range test was made: the learning rate was given."))
     curve = partial(

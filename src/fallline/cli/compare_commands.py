@@ -1,0 +1,63 @@
+"""The commands that look at several things at once: `compare` and `runs`, their flags and their help."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+VARIANT_NAMES = "batch, sgd, minibatch, momentum, nesterov, step-decay, exponential, linear, cosine, warmup-cosine, one-cycle, adam, adamw, nadam, rmsprop, adagrad, schedule-free"
+"""As in `contenders.VARIANTS`, which would load the engines only to print a help; a test holds the two together."""
+
+Data = Annotated[str, typer.Argument(help="A file, a built-in set (digits, breast-cancer, diabetes, fashion-mnist), or ravine or rosenbrock: a function to look at.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
+
+
+def register(app: typer.Typer, codes: str) -> None:
+    """Add the commands to the application."""
+
+    @app.command(epilog=codes)
+    def compare(
+        data: Data,
+        target: Annotated[str | None, typer.Option("--target", help="The column to predict.")] = None,
+        variants: Annotated[str, typer.Option(help=f"Names with commas between: {VARIANT_NAMES}.")] = "batch,sgd,minibatch,momentum,nesterov",
+        epochs: Annotated[float, typer.Option(help="Passes over the training rows.")] = 20,
+        seeds: Annotated[int, typer.Option(help="Runs of each variant.")] = 5,
+        batch_size: Annotated[int, typer.Option(help="Rows of a mini-batch.")] = 32,
+        loss: Annotated[str | None, typer.Option("--loss", help="least_squares, logistic, softmax, huber, hinge, squared_hinge, poisson.")] = None,
+        drop: Annotated[str, typer.Option(help="Columns to leave out: A,B.")] = "",
+        only: Annotated[str, typer.Option(help="The only columns to learn from: A,B.")] = "",
+        type: Annotated[list[str] | None, typer.Option(help="COL=text|number|category|date; may be repeated.")] = None,
+        seed: Annotated[int, typer.Option(help="Of the split, and the first of the seeds.")] = 0,
+        lr: Annotated[float | None, typer.Option(help="Of ravine and rosenbrock; found by each variant elsewhere.")] = None,
+        momentum: Annotated[float | None, typer.Option(help="Of ravine and rosenbrock; 0.9 where left out.")] = None,
+        noise: Annotated[float | None, typer.Option(help="Of ravine: how far a row's gradient is off; 10 where left out.")] = None,
+        steps: Annotated[int | None, typer.Option(help="Of ravine and rosenbrock: updates; 100 and 400 where left out.")] = None,
+        out: Annotated[str | None, typer.Option(help="FILE.html; of ravine and rosenbrock also .gif, .png or .svg.")] = None,
+        json: Json = False,
+    ) -> None:  # fmt: skip
+        """Several variants on the same data: one table, one picture; or the ravine, to play with."""
+        from fallline.cli import compare_work as work
+
+        if data in work.LANDSCAPES:
+            return work.landscape(data, work.Look(lr, momentum, noise, steps), out, json)
+        work.only_for_landscapes(data, {"--lr": lr, "--momentum": momentum, "--noise": noise, "--steps": steps})
+        work.compare(work.Asked(data, target, variants, epochs, seeds, batch_size, loss, seed, out), (drop, only, type), json)
+
+    @app.command(epilog=codes)
+    def runs(
+        folder: Annotated[str, typer.Argument(help="The directory that holds run folders.")] = "runs",
+        sort: Annotated[str | None, typer.Option("--sort", help='Such as "test rmsle", "valid loss", loss or seconds; left out, the headline of most runs.')] = None,
+        json: Json = False,
+    ) -> None:  # fmt: skip
+        """The runs below a directory, ranked; unfinished and damaged ones are listed as such."""
+        from fallline.cli import compare_work as work
+
+        work.list_runs(folder, sort, json)
+
+
+def together(folders: list[str], out: str | None, json: bool) -> Any:
+    """`fallline report RUN RUN ...`: one page with all of them."""
+    from fallline.cli import compare_work as work
+
+    return work.together(folders, out, json)
