@@ -63,7 +63,7 @@ class ComparisonTable:
         except ImportError:
             from fallline.errors import MissingExtra
 
-            raise MissingExtra("pandas", "tables", "ComparisonTable.to_pandas") from None
+            raise MissingExtra("pandas", "pandas", "ComparisonTable.to_pandas") from None
         return pandas.DataFrame(self.columns)
 
     def shown(self) -> dict[str, list[str]]:
