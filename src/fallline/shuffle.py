@@ -23,6 +23,7 @@ _A, _B = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _S30, _S27, _S31, _S32 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(32)
 _LOW, _ZERO, _ONE = np.uint64(0xFFFFFFFF), np.uint64(0), np.uint64(1)
 _MASK64 = (1 << 64) - 1
+_BLOCK = 32  # draws computed side by side, in vectors
 
 
 def mix(z: int) -> int:
@@ -56,10 +57,31 @@ def index_dtype(rows: int) -> type[np.int32 | np.int64]:
     return np.int32 if rows < 2**31 else np.int64
 
 
-def _shuffle(out, key):  # an unannotated body: Numba compiles it for int32 and for int64 indices
-    state = key
-    for i in range(out.size - 1, 0, -1):
-        bound = np.uint64(i) + _ONE
+def _shuffle(out, key, fresh):  # an unannotated body: Numba compiles it for int32 and for int64 indices
+    if fresh:
+        for i in range(out.size):
+            out[i] = i
+    state, bound = key, np.uint64(out.size)  # the next draw is from 0 .. bound-1
+    drawn, slow = np.empty(_BLOCK, np.uint32), 0
+    while bound > _ONE:
+        if slow == 0 and np.uint64(_BLOCK) < bound <= _LOW:  # draws side by side; none may ask to be drawn again
+            again = False
+            for q in range(_BLOCK):
+                few = np.uint64(q)
+                z = state + _GOLDEN * (few + _ONE)
+                z = (z ^ (z >> _S30)) * _A
+                z = (z ^ (z >> _S27)) * _B
+                m = ((z ^ (z >> _S31)) >> _S32) * (bound - few)
+                drawn[q] = m >> _S32
+                again |= (m & _LOW) < bound - few
+            if not again:
+                for q in range(_BLOCK):
+                    bound -= _ONE
+                    j = np.uint64(drawn[q])
+                    out[bound], out[j] = out[j], out[bound]
+                state += _GOLDEN * np.uint64(_BLOCK)
+                continue
+            slow = _BLOCK
         if bound <= _LOW:
             state += _GOLDEN
             z = (state ^ (state >> _S30)) * _A
@@ -72,21 +94,20 @@ def _shuffle(out, key):  # an unannotated body: Numba compiles it for int32 and 
                     z = (state ^ (state >> _S30)) * _A
                     z = (z ^ (z >> _S27)) * _B
                     m = ((z ^ (z >> _S31)) >> _S32) * bound
-            j = np.int64(m >> _S32)
+            j = m >> _S32
         else:  # over 2**32 rows: mask and reject, on all 64 bits
             mask = bound - _ONE
             for shift in (1, 2, 4, 8, 16, 32):
                 mask |= mask >> np.uint64(shift)
-            draw = bound
-            while draw >= bound:
+            j = bound
+            while j >= bound:
                 state += _GOLDEN
                 z = (state ^ (state >> _S30)) * _A
                 z = (z ^ (z >> _S27)) * _B
-                draw = (z ^ (z >> _S31)) & mask
-            j = np.int64(draw)
-        held = out[i]
-        out[i] = out[j]
-        out[j] = held
+                j = (z ^ (z >> _S31)) & mask
+        bound -= _ONE
+        slow -= slow > 0
+        out[bound], out[j] = out[j], out[bound]
 
 
 def _resample(out, rows, key):
@@ -112,7 +133,7 @@ def _compiled(function: Any) -> Any:
 
 def shuffle_in_place(out: Indices, key: int) -> None:
     """Permute a C-contiguous int32 or int64 array uniformly, by the numbers of `key`."""
-    _compiled(_shuffle)(out, np.uint64(key))
+    _compiled(_shuffle)(out, np.uint64(key), False)
 
 
 def permutation(rows: int, key: int) -> Indices:
@@ -121,8 +142,8 @@ def permutation(rows: int, key: int) -> Indices:
     >>> permutation(5, stream_key(seed=0, epoch=0)).dtype
     dtype('int32')
     """
-    out = np.arange(rows, dtype=index_dtype(rows))
-    shuffle_in_place(out, key)
+    out = np.empty(rows, dtype=index_dtype(rows))
+    _compiled(_shuffle)(out, np.uint64(key), True)
     return out
 
 

@@ -40,6 +40,14 @@ def test_the_kernel_equals_its_twin(rows: int, seed: int, epoch: int):
     assert permutation(rows, key).tolist() == plain_permutation(rows, key)
 
 
+def test_the_kernel_equals_its_twin_where_a_draw_is_rejected():
+    """Rejections are rare (half of rows/2**32) and leave the kernel's side-by-side draws; key 74 has one."""
+    rows, key = 20_000, 74
+    first = ((mix((key + (i + 1) * GOLDEN) & MASK) >> 32) * (rows - i) for i in range(rows - 1))
+    assert any((m & 0xFFFFFFFF) < (1 << 32) % (rows - i) for i, m in enumerate(first))
+    assert permutation(rows, key).tolist() == plain_permutation(rows, key)
+
+
 @given(*rows_seed_epoch, st.sampled_from([Shuffled(), InFile(), Blocks(1), Blocks(7), Blocks(1000)]))
 @settings(max_examples=60, deadline=None)
 def test_every_row_exactly_once(rows: int, seed: int, epoch: int, order):

@@ -13,6 +13,7 @@ import pytest
 import scipy.sparse as sp
 
 import fallline as fl
+from fallline.compiled import kernel
 from fallline.engines.linear import LinearEngine, engine
 from fallline.engines.linear import scalar as kernels
 from fallline.engines.reference import ReferenceEngine
@@ -241,3 +242,68 @@ def test_a_full_batch_of_one_row_makes_every_step(layout):
         assert done.stopped_at is None and len(done.trace.loss) == 5
         ends.append(np.append(done.state.registers().w, done.trace.loss))
     assert (ends[0] == ends[1]).all()
+
+
+def against_the_reference(problem, rule, batch, steps=12) -> float:
+    plan = fl.Plan(problem, steps=steps, batch_size=batch, optimizer=RULES[rule], seed=3)
+    begin = lambda: State.begin(problem.start() + 0.05, RULES[rule].start())
+    exact = ReferenceEngine(problem).advance(begin(), plan.segment(0, steps, problem.layout))
+    ours = LinearEngine(problem).advance(begin(), plan.segment(0, steps, problem.layout))
+    return error(exact, ours.state.registers(), ours.trace.loss, RULES[rule].answer())
+
+
+@pytest.mark.parametrize("features", [1, 4, 6, 8, 21])
+def test_rows_of_any_width_and_tiles_of_any_number_of_classes(features):
+    """Whole vectors, pairs of them and what is left; whole tiles of classes and of rows and what is left."""
+    r = np.random.default_rng(features)
+    X = r.standard_normal((40, features))
+    for classes, batch in itertools.product((3, 5, 7, 10, 11), (3, 4, 13)):
+        labels = np.arange(40) % classes
+        assert against_the_reference(fl.softmax(X, labels), "heavy ball", batch) < 1e-10
+    for batch in (1, 3, 4, 13):
+        assert against_the_reference(fl.logistic(X, np.arange(40) % 2), "scheduled, coupled decay", batch) < 1e-10
+
+
+@pytest.mark.parametrize("features", [3, 8, 20])
+def test_a_cut_changes_no_bit_of_float32(features):
+    r = np.random.default_rng(0)
+    X = r.standard_normal((50, features), dtype=np.float32)
+    problem = fl.logistic(X, X[:, 0] > 0)
+    plan = fl.Plan(problem, epochs=3, batch_size=1, optimizer=RULES["scheduled, coupled decay"])
+    ends = []
+    for cuts in ((), (1, 2, 50, 51, 90)):
+        ours, state, trace = LinearEngine(problem), State.begin(problem.start()), []
+        for a, b in itertools.pairwise((0, *cuts, plan.steps)):
+            step = ours.advance(state, plan.segment(a, b, problem.layout))
+            state, trace = step.state, [*trace, *step.trace.loss]
+        ends.append(np.append(state.registers().w, trace))
+    assert (ends[0] == ends[1]).all() and np.ptp(ends[0]) > 0
+
+
+def test_the_table_of_the_sigmoid():
+    """Stated bound: 3e-7 of the value, of the sigmoid and of log(1+e^z); and no read outside for what is no number."""
+
+    @kernel
+    def both(z, out):
+        for i in range(z.size):
+            out[0, i], out[1, i] = kernels.sigmoid(z[i]), kernels.softplus(z[i])
+
+    z = np.linspace(-20, 20, 40_001, dtype=np.float32)
+    out = np.empty((2, z.size), np.float32)
+    both(z, out)
+    exact = np.stack([1 / (1 + np.exp(-z.astype(float))), np.logaddexp(0, z.astype(float))])
+    assert np.abs(out / exact - 1).max() < 3e-7
+    far = np.array([-np.inf, -1e30, -21, 21, 1e30, np.inf], np.float32)
+    both(far, out)
+    assert (out[:, :3] < 3e-9).all() and (out[:, :3] > 0).all()
+    assert (out[0, 3:6] == 1).all() and (out[1, 3:6] == far[3:]).all()
+    both(np.array([np.nan], np.float32), out)
+
+
+@pytest.mark.parametrize("rule", ["plain", "heavy ball"])
+@pytest.mark.parametrize("batch", BATCHES)
+def test_an_infinite_loss_stops_though_the_gradient_is_finite(rule, batch):
+    problem = fl.least_squares(np.ones((32, 2), np.float32), np.full(32, 1e25, np.float32))
+    plan = fl.Plan(problem, steps=3, batch_size=fl.Batches.full() if batch == "full" else batch, optimizer=RULES[rule])
+    got = LinearEngine(problem).advance(State.begin(problem.start()), plan.segment(0, 3, problem.layout))
+    assert got.stopped_at == 0 and len(got.trace.loss) == 0 and (got.state.registers().w == 0).all()

@@ -16,19 +16,22 @@ from fallline.engines.linear.scalar import (
     CLIP,
     LOOK,
     columns,
+    fence,
     fill,
     fits,
     law,
+    loss_parts,
     loss_slope,
     losses_slopes,
     prefetch,
     still,
 )
+from fallline.engines.linear.tiles import ROWS, add_gradients, scores_of, update_and_score, vector_lanes
 
-AHEAD = 7
+AHEAD = 8
 """Rows between a prefetch and its use."""
 BLOCK = 8
-"""Rows of a batch that are scored, then accumulated, while they stay in the first cache."""
+"""Rows of a batch that are scored, then accumulated, while they stay in the first cache: whole tiles."""
 
 
 @kernel
@@ -36,57 +39,57 @@ def gram(X, target, weight, order, following, code, parameter, row, names, varyi
     """One example at a time, one output, rules without registers: the score of the next row by its Gram product.
 
     w' = keep*w - c*x  gives  w'.x' = keep*(w.x') - c*(x.x'), where neither product waits for this row's slope: the
-    chain from slope to slope is one multiplication and the loss, and the passes over the features run beside it.
+    chain from slope to slope is the loss and one multiplication, and the pass over the features runs beside it. A
+    `fence` keeps what is ready early out of that chain.
     `ahead[0]` carries the score of the first row over from the segment before (where `ahead[1]` is 1), so that a
     plan cut anywhere gives the same bits; `following` is the row of the step after the last one, or -1.
     """
     f = w.dtype.type
-    steps, d = order.shape[0], X.shape[1]
+    steps, d, done = order.shape[0], X.shape[1], order.shape[0]
     zero, one = f(0), f(1)
-    parameter = f(parameter)
-    i0 = i1 = int(order[0])
+    parameter, weighted, varies = f(parameter), weight.shape[0] > 0, names.shape[0] > 0
+    held = np.zeros(d + vector_lanes(w), w.dtype)
+    for j in range(d):
+        held[j] = w[j]
+    i1 = i2 = np.int64(order[0])
     score, product, dot, b0 = zero, zero, zero, b[0]  # of step t: its score; w.x[t+1]; x[t].x[t+1]
     r, rb = columns(row, 0, f, False), columns(row, 1, f, False)
-    varies = names.shape[0] > 0
     for t in range(-2, steps):
-        slope, keep, keep_b, size, size_b = zero, one, one, zero, zero
-        if t == 0 and ahead[1] > 0:
-            score = f(ahead[0])
-        if t >= 0:
-            loss, slope = loss_slope(code, parameter, score, target[i0, 0])
-            if weight.shape[0] > 0:
-                loss *= weight[i0]
-                slope *= weight[i0]
-            if not (fits(score) and fits(slope)):
-                b[0] = b0
-                return t
-            out[t] = loss
+        keep, change = one, zero
+        i0, i1 = i1, i2
+        if t + 2 < steps:
+            i2 = np.int64(order[np.uint64(t + 2)])
+        elif t + 2 == steps and following >= 0:
+            i2 = following
+        if t < 0:
+            score = product + b0
+        else:
+            if t == 0 and ahead[1] > 0:
+                score = f(ahead[0])
             if varies:
                 fill(row, names, varying, t)
                 r, rb = columns(row, 0, f, False), columns(row, 1, f, False)
-            keep, size, keep_b, size_b = r[9], r[10], rb[9], rb[10]
-        c = size * slope
-        b0 = keep_b * b0
-        score = keep * product + b0 - slope * (size * dot + size_b)
-        b0 = b0 - size_b * slope
-        i2 = i1
-        if t + 2 < steps:
-            i2 = int(order[t + 2])
-        elif t + 2 == steps and following >= 0:
-            i2 = following
-        soon = int(order[min(t + AHEAD, steps - 1)])
-        for q in range(0, d, 16):
-            prefetch(X, soon * d + q)
-        product, dot = zero, zero
-        for j in range(d):
-            wj = keep * w[j] - c * X[i0, j]
-            w[j] = wj
-            product += wj * X[i2, j]
-            dot += X[i1, j] * X[i2, j]
-        i0, i1 = i1, i2
+            loss, waits, ready = loss_parts(code, parameter, score, target[np.uint64(i0), 0])
+            importance = weight[np.uint64(i0)] if weighted else one
+            loss, slope = loss * importance, (waits - ready) * importance
+            if not (fits(score) and fits(slope) and fits(loss)):
+                done = t
+                break
+            out[np.uint64(t)] = loss
+            keep, size = r[9], r[10] * importance
+            reach = size * dot + rb[10] * importance  # what a slope of 1 takes from the next score
+            b0 = rb[9] * b0
+            score = fence(keep * product + fence(b0 + ready * reach)) - waits * reach
+            change = fence(ready * size) - waits * size
+            b0 = b0 - rb[10] * slope
+        soon = np.int64(order[np.uint64(min(t + AHEAD, steps - 1))])
+        product, dot = update_and_score(X, (i0, i1, i2), soon, held, keep, change)
     b[0] = b0
-    ahead[0], ahead[1] = score, 1.0 if following >= 0 else 0.0
-    return steps
+    for j in range(d):
+        w[j] = held[j]
+    if done == steps:
+        ahead[0], ahead[1] = score, 1.0 if following >= 0 else 0.0
+    return done
 
 
 @kernel
@@ -113,9 +116,10 @@ def single(X, target, weight, order, code, parameter, row, names, varying, w, v,
             if outputs == 1:  # kept in scalars: 50 ns a row
                 loss, slope = loss_slope(code, parameter, z[0, 0], target[i, 0])
                 slopes[0, 0] = slope * importance
-                out[t] = loss * importance
-                if not (fits(z[0, 0]) and fits(slopes[0, 0])):
+                loss *= importance
+                if not (fits(z[0, 0]) and fits(slopes[0, 0]) and fits(loss)):
                     return t
+                out[t] = loss
             else:
                 total = losses_slopes(code, parameter, z, 0, target, i, importance, slopes)
                 out[t] = total
@@ -281,35 +285,33 @@ def _finish(row, loss, g, gb, w, v, s, a, l1, b, intercept):
 finish = kernel(_finish, forceinline=True)
 
 
+def _tile(order, start, stop):
+    """The rows of a tile from order[start] on; past `stop`, the last one again (its slope is zero then)."""
+    last = stop - 1
+    return (
+        np.int64(order[start]),
+        np.int64(order[min(start + 1, last)]),
+        np.int64(order[min(start + 2, last)]),
+        np.int64(order[min(start + 3, last)]),
+    )
+
+
+tile = kernel(_tile, forceinline=True)
+
+
 def _accumulate(X, target, weight, order, code, parameter, p, pb, scale, g, gb, scores, slopes):
     """Add the gradients of these rows, times `scale`, to `g` and `gb`; returns the sum of their losses.
 
-    Rows go in blocks: all scores of a block, then all of its gradient, so that memory is read once. Four rows share
-    each load of a weight, and four share each load and store of the gradient.
+    Rows go in blocks: all scores of a block, then all of its gradient, so that memory is read once.
     """
     f = p.dtype.type
-    rows, d, outputs = order.shape[0], X.shape[1], p.shape[0]
+    rows, outputs = order.shape[0], p.shape[0]
     total, bad = 0.0, 0.0
     for start in range(0, rows, BLOCK):
         m = min(BLOCK, rows - start)
-        for k in range(outputs):  # class by class: its weights and the block stay in the first cache
-            for q in range(0, m - m % 4, 4):
-                i0, i1, i2, i3 = order[start + q], order[start + q + 1], order[start + q + 2], order[start + q + 3]
-                z0, z1, z2, z3 = f(0), f(0), f(0), f(0)
-                for j in range(d):
-                    wj = p[k, j]
-                    z0 += wj * X[i0, j]
-                    z1 += wj * X[i1, j]
-                    z2 += wj * X[i2, j]
-                    z3 += wj * X[i3, j]
-                scores[q, k], scores[q + 1, k], scores[q + 2, k], scores[q + 3, k] = z0, z1, z2, z3
-        for q in range(m - m % 4, m):
-            i0 = order[start + q]
-            for k in range(outputs):
-                z0 = f(0)
-                for j in range(d):
-                    z0 += p[k, j] * X[i0, j]
-                scores[q, k] = z0
+        for q in range(0, m, ROWS):
+            soon = tile(order, min(start + q + ROWS, rows - 1), rows)
+            scores_of(X, tile(order, start + q, start + m), soon, p, scores, q)
         for q in range(m):
             i0 = order[start + q]
             if outputs == 1:  # kept in scalars: 50 ns a row
@@ -332,18 +334,11 @@ def _accumulate(X, target, weight, order, code, parameter, p, pb, scale, g, gb, 
             for k in range(outputs):
                 slopes[q, k] *= scale
                 gb[0, k] += slopes[q, k]
-        for k in range(outputs):
-            for q in range(0, m - m % 4, 4):
-                i0, i1, i2, i3 = order[start + q], order[start + q + 1], order[start + q + 2], order[start + q + 3]
-                c0, c1, c2, c3 = slopes[q, k], slopes[q + 1, k], slopes[q + 2, k], slopes[q + 3, k]
-                for j in range(d):
-                    g[k, j] += (c0 * X[i0, j] + c1 * X[i1, j]) + (c2 * X[i2, j] + c3 * X[i3, j])
-        for q in range(m - m % 4, m):
-            i0 = order[start + q]
+        for q in range(m, BLOCK):
             for k in range(outputs):
-                c0 = slopes[q, k]
-                for j in range(d):
-                    g[k, j] += c0 * X[i0, j]
+                slopes[q, k] = f(0)
+        for q in range(0, m, ROWS):
+            add_gradients(X, tile(order, start + q, start + m), slopes, g, q)
     return total if fits(bad) else np.nan
 
 

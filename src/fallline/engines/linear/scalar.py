@@ -43,6 +43,9 @@ def _sigmoid_table() -> np.ndarray:
 
 
 TABLE = _sigmoid_table()
+_EDGE = np.float32(math.exp(-LIMIT))  # sigmoid and softplus at -LIMIT
+_SHIFT = np.float32(1.5 * 2**23)
+_FIRST = np.uint32(_SHIFT.view(np.uint32) - LIMIT * NODES)  # the bits of the first node, shifted
 
 
 @intrinsic
@@ -60,6 +63,18 @@ def prefetch(typingctx, array, offset):
         return context.get_dummy_value()
 
     return types.void(array, types.intp), codegen
+
+
+@intrinsic
+def fence(typingctx, x):
+    """`x`, across which LLVM may not regroup a sum: (x + c) - c stays a rounding, and a chain stays as short as written."""
+
+    def codegen(context, builder, signature, args):
+        kind = args[0].type
+        name = f"llvm.arithmetic.fence.{'f32' if isinstance(kind, ir.FloatType) else 'f64'}"
+        return builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind]), name), args)
+
+    return x(x), codegen
 
 
 def _inline(function):
@@ -97,17 +112,21 @@ def _exp(x):
     return lambda x: math.exp(x)
 
 
-def _clamped(z):
-    """`z` within the table. NaN compares false and lands on an end: a table must never be read outside."""
-    limit = np.float32(LIMIT)
-    return z if abs(z) <= limit else (limit if z > 0 else -limit)
+def _node(z):
+    """Place of the table's node nearest to `z`, |z| <= LIMIT, and the way from it to `z`.
+
+    Adding 1.5 * 2**23 rounds to a whole number and leaves it in the low bits: 10 cycles sooner than rint and a conversion.
+    """
+    shifted = fence(z * np.float32(NODES) + _SHIFT)
+    way = z - fence(shifted - _SHIFT) * np.float32(1 / NODES)
+    return np.uint64(np.float32(shifted).view(np.uint32) - _FIRST), way
 
 
-clamped = _inline(_clamped)
+node = _inline(_node)
 
 
 def sigmoid(z):
-    """1/(1+e^-z); in float32 from the table: half the latency of an exponential and a division."""
+    """1/(1+e^-z); in float32 from the table: a third of the latency of an exponential and a division."""
 
 
 @overload(sigmoid)
@@ -115,11 +134,10 @@ def _sigmoid(z):
     if z == types.float32:
 
         def table(z):
-            near = clamped(z)
-            k = np.int32(np.rint(near * np.float32(NODES)))
-            h = near - np.float32(k) * np.float32(1 / NODES)
-            i = k + np.int32(LIMIT * NODES)
-            return TABLE[i, 0] + h * TABLE[i, 1] + h * h * (TABLE[i, 2] + h * TABLE[i, 3])
+            if not abs(z) <= np.float32(LIMIT):  # also NaN: a table must never be read outside
+                return np.float32(1) if z > 0 else _EDGE
+            i, h = node(z)
+            return fence(TABLE[i, 0] + h * TABLE[i, 1]) + fence(h * h) * fence(TABLE[i, 2] + h * TABLE[i, 3])
 
         return table
 
@@ -139,12 +157,10 @@ def _softplus(z):
     if z == types.float32:
 
         def table(z):
-            near = clamped(z)
-            k = np.int32(np.rint(near * np.float32(NODES)))
-            h = near - np.float32(k) * np.float32(1 / NODES)
-            i = k + np.int32(LIMIT * NODES)
-            value = TABLE[i, 4] + h * (TABLE[i, 0] + h * (np.float32(0.5) * TABLE[i, 1] + h * TABLE[i, 2] * np.float32(1 / 3)))
-            return value + max(z - np.float32(LIMIT), np.float32(0))
+            if not abs(z) <= np.float32(LIMIT):
+                return z if z > 0 else _EDGE
+            i, h = node(z)
+            return TABLE[i, 4] + h * (TABLE[i, 0] + h * (np.float32(0.5) * TABLE[i, 1] + h * TABLE[i, 2] * np.float32(1 / 3)))
 
         return table
 
@@ -157,29 +173,41 @@ def _softplus(z):
 # ------------------------------------------------------------------------------------------------------ losses
 
 
-def _loss_slope(code, parameter, z, y):
-    """Loss of one score and its slope with respect to the score. The loss is an integer branch, not a kernel."""
+def _loss_parts(code, parameter, z, y):
+    """Loss of one score, and its slope as a difference (a, c) of which only `a` waits for the score.
+
+    The loss is an integer branch, not a kernel.
+    """
     one, zero, half = type(z)(1), type(z)(0), type(z)(0.5)
     if code == LOGISTIC:
-        return softplus(z) - y * z, sigmoid(z) - y
+        return softplus(z) - y * z, sigmoid(z), y
     if code == SQUARED:
         e = z - y
-        return half * e * e, e
+        return half * e * e, e, zero
     if code == HUBER:
         e = z - y
         if abs(e) <= parameter:
-            return half * e * e, e
-        return parameter * (abs(e) - half * parameter), parameter if e > 0 else -parameter
+            return half * e * e, e, zero
+        return parameter * (abs(e) - half * parameter), parameter if e > 0 else -parameter, zero
     if code == POISSON:
         rate = exp(z)
-        return rate - y * z, rate - y
+        return rate - y * z, rate - y, zero
     side = y + y - one  # labels 0 and 1 become -1 and +1
     gap = one - side * z
     if gap <= zero:
-        return zero, zero
+        return zero, zero, zero
     if code == HINGE:
-        return gap, -side
-    return gap * gap, -(gap + gap) * side
+        return gap, -side, zero
+    return gap * gap, -(gap + gap) * side, zero
+
+
+loss_parts = _inline(_loss_parts)
+
+
+def _loss_slope(code, parameter, z, y):
+    """Loss of one score and its slope with respect to the score."""
+    loss, a, c = loss_parts(code, parameter, z, y)
+    return loss, a - c
 
 
 loss_slope = _inline(_loss_slope)
@@ -299,7 +327,7 @@ still = _inline(_still)
 
 def _fits(x):
     """True for a finite number that is not about to overflow; NaN and infinity compare false."""
-    return abs(x) <= 3.0e38
+    return abs(x) <= type(x)(3.0e38)
 
 
 fits = _inline(_fits)
