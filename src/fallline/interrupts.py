@@ -39,6 +39,15 @@ def watched() -> Iterator[Interrupt]:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set from Python
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Within: what must be done whole. A first Ctrl-C or SIGTERM waits until it is."""
+    with watched() as noted:
+        yield
+    if noted.received is not None:
+        signal.raise_signal(noted.received)
+
+
 def ended_by(number: int, run: Any = None) -> BaseException:
     """What to raise once a signal has been honoured: it carries the partial run as `.run`."""
     ended = SystemExit(128 + number) if number == signal.SIGTERM else KeyboardInterrupt(run.reason if run is not None else "interrupted")

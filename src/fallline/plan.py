@@ -217,6 +217,14 @@ class Plan:
             self._orders[epoch] = order
         return order
 
+    def sharing_orders(self, other: Plan) -> Plan:
+        """This plan with the other's cache of orders, where both visit the same rows in the same order; else this plan itself."""
+        if any(getattr(self, name) != getattr(other, name) for name in ("rows", "batch_size", "seed")) or self is other:
+            return self
+        plan = self._with()
+        plan._set("_orders", other._orders)
+        return plan
+
     def _inside(self, start: int, stop: int) -> None:
         if stop > self.steps:
             raise PlanEnded(f"update {stop - 1} was asked for and the plan ends with update {self.steps - 1}: make a longer plan")

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from fallline.errors import InvalidValue
+from fallline.interrupts import undisturbed
 from fallline.layout import Layout
 from fallline.metrics import Metric
 from fallline.torch import modules
@@ -208,12 +209,13 @@ class ModuleProblem:
             return
         tensors, buffers = list(self.parameters.values()), modules.buffers_of(self.model)
         before, kept = copies(tensors), {n: b.clone() for n, b in buffers.items()}
-        self.put(point)
         try:
+            self.put(point)
             yield
         finally:
-            write(tensors, before)
-            write(list(buffers.values()), [kept[n] for n in buffers])
+            with undisturbed():
+                write(tensors, before)
+                write(list(buffers.values()), [kept[n] for n in buffers])
 
     def put(self, point: Point) -> None:
         """Write a point into the module."""
@@ -251,6 +253,12 @@ class ModuleProblem:
 
         return ModuleEngine(self)
 
+    def population(self, plans: Sequence[Any], start: Any, together: bool | None) -> Any:
+        """What advances several runs of this problem, for `engines.population`."""
+        from fallline.torch.population import runs_of
+
+        return runs_of(self, plans, start, together)
+
     @contextmanager
     def untouched(self) -> Iterator[None]:
         """Within: the module may be trained; after: parameters, buffers, modes and generators are as before, bit for bit."""
@@ -260,8 +268,9 @@ class ModuleProblem:
             try:
                 yield
             finally:
-                write(tensors, before)
-                write(list(buffers.values()), [kept[n] for n in buffers])
+                with undisturbed():
+                    write(tensors, before)
+                    write(list(buffers.values()), [kept[n] for n in buffers])
 
 
 def _rows(batch: Any, a: int, b: int) -> Any:

@@ -8,14 +8,13 @@ the modules hold. The optimizer's step hooks are silent within.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from fallline.interrupts import watched
+from fallline.interrupts import undisturbed
 from fallline.torch.notes import Notes
 
 _CHAIN = 4
@@ -97,10 +96,8 @@ def untouched(
         held.quiet(optimizer)
         yield held
     finally:
-        with watched() as noted:  # a Ctrl-C from here on waits until everything is back
+        with undisturbed():  # a Ctrl-C from here on waits until everything is back
             held.put_back()
-        if noted.received is not None:
-            signal.raise_signal(noted.received)
 
 
 def hooks_of(optimizer: Any) -> list[Any]:
