@@ -45,7 +45,7 @@ def _cause(problem: Any, plan: Plan, step: int) -> str:
     if not hasattr(problem, "curvature"):
         return advice + "."
     curvature = problem.curvature()
-    top = edge(plan.optimizer, curvature) if curvature else None
+    top = edge(plan.optimizer, curvature) if curvature and np.isfinite(curvature) else None
     if top and lr > top:
         momentum = getattr(plan.optimizer, "momentum", 0)
         advice = f"lr {lr:.3g} was above the edge {top:.3g} estimated for this data (curvature {curvature:.3g}, momentum {momentum}); try lr {0.5 * top:.2g}"

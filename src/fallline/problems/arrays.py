@@ -18,6 +18,8 @@ from fallline.errors import InvalidValue
 CHUNK_BYTES = 1 << 23
 """Working memory of one chunk where data are read in pieces."""
 _HALF = frozenset("?bBhHe")
+EXACT = 2**53
+"""Whole numbers up to this size are exact in float64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +43,7 @@ def matrix(X: Any, names: tuple[str, ...] | None = None) -> Matrix:
     if hasattr(X, "columns") and hasattr(X, "to_numpy"):
         own = tuple(str(c) for c in X.columns)
         X = _frame(X, own)
+    _unmasked(X, "X")
     array = np.asarray(X)
     names = names or own
     if array.ndim != 2:
@@ -68,6 +71,7 @@ def vector(values: Any, rows: int, name: str) -> np.ndarray:
     """
     if hasattr(values, "to_numpy"):
         values = values.to_numpy()
+    _unmasked(values, name)
     try:
         array = np.asarray(values)
     except ValueError as error:
@@ -218,8 +222,20 @@ def _numbers(array: np.ndarray, name: str, names: tuple[str, ...] | None, notes:
     target = np.dtype(np.float32 if dtype.char in _HALF or dtype.newbyteorder("=") == np.float32 else np.float64)
     if dtype == target and dtype.isnative:
         return array
-    notes.append(f"{name} was converted from {dtype} to {target}")
+    exact = dtype.kind not in "iu" or dtype.itemsize < 8 or not array.size or max(abs(int(array.min())), int(array.max())) <= EXACT
+    notes.append(f"{name} was converted from {dtype} to {target}" + ("" if exact else "; whole numbers beyond 2**53 were rounded"))
     return array.astype(target, copy=False)
+
+
+def _unmasked(values: Any, name: str) -> None:
+    """Refuse masked entries: an array made of them would hold the numbers that the mask hides."""
+    mask = values.mask if isinstance(values, np.ma.MaskedArray) else False
+    if np.any(mask):
+        row = int(np.argwhere(mask)[0][0])
+        raise InvalidValue(
+            f"{name} is a masked array with {int(np.sum(mask)):,} masked entries, the first in row {row}: fill them (X.filled(...)), drop their "
+            "rows, or give fl.table a frame, which imputes missing cells and says so"
+        )
 
 
 def _sparse(X: Any, names: tuple[str, ...] | None) -> Matrix:

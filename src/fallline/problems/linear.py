@@ -231,9 +231,16 @@ class LinearProblem:
     @cached_property
     def _scales(self) -> np.ndarray:
         total = np.zeros(self.features)
-        for X, _, _ in self._chunks(None, None):
-            total += X.multiply(X).sum(axis=0) if self.sparse else np.einsum("ij,ij->j", X, X)
-        return np.sqrt(total / self.rows)
+        with np.errstate(over="ignore"):
+            for X, _, _ in self._chunks(None, None):
+                total += X.multiply(X).sum(axis=0) if self.sparse else np.einsum("ij,ij->j", X, X)
+        scales = np.sqrt(total / self.rows)
+        huge = np.flatnonzero(~np.isfinite(scales))  # squares beyond float64
+        if huge.size:
+            parts = [X[:, huge].toarray() if self.sparse else X[:, huge] for X, _, _ in self._chunks(None, None)]
+            peak = np.max([np.abs(part).max(axis=0) for part in parts], axis=0)
+            scales[huge] = peak * np.sqrt(sum(np.square(part / peak).sum(axis=0) for part in parts) / self.rows)
+        return scales
 
     def scales(self) -> np.ndarray:
         """Root mean square of each column, float64 [features]: an unscaled column stands out."""
@@ -251,20 +258,21 @@ class LinearProblem:
         bound = self.model.loss.curvature
         if bound is None:
             return None
-        u = self._scales + 1e-300
-        extra, value = (1.0 if self.intercept else 0.0), 0.0
+        unit = max(float(self._scales.max()), 1.0 if self.intercept else 0.0) or 1.0  # columns in units of the largest: no overflow
+        u, extra, value = self._scales / unit + 1e-300, 1.0 / unit if self.intercept else 0.0, 0.0
         for _ in range(iterations):
             norm = float(np.hypot(np.linalg.norm(u), extra))
             u, extra, total, more = u / norm, extra / norm, np.zeros(self.features), 0.0
             for X, _, weight in self._chunks(None, None):
-                z = X @ u + (extra if self.intercept else 0.0)
-                z = z if weight is None else z * weight
+                z = X @ (u / unit) + (extra / unit if self.intercept else 0.0)
+                z = (z if weight is None else z * weight) / unit
                 total += X.T @ z
                 more += float(z.sum()) if self.intercept else 0.0
             u, extra = total / self.rows, more / self.rows
             value = float(np.hypot(np.linalg.norm(u), extra))
             if value == 0:
                 break
+        value = value * unit * unit
         return bound * value
 
 
