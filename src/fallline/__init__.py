@@ -18,7 +18,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "comparison": ("Comparison",),
     "engines.linear": ("online",),
     "errors": (
-        "Diverged", "FalllineError", "InvalidValue", "MissingExtra", "NoClosedForm", "NoLearningRate", "NotARow",
+        "CheckpointFailed", "Diverged", "FalllineError", "InvalidValue", "MissingExtra", "NoClosedForm", "NoLearningRate", "NotARow",
         "PlanEnded", "PlanMismatch", "RunDamaged", "RunExists", "RunUnfinished", "TableError", "UnknownName",
     ),
     "fitting": ("Choices", "fit"),

@@ -13,6 +13,7 @@ from fallline.batches import Shuffled as Shuffled
 from fallline.comparing import compare as compare
 from fallline.comparison import Comparison as Comparison
 from fallline.engines.linear import online as online
+from fallline.errors import CheckpointFailed as CheckpointFailed
 from fallline.errors import Diverged as Diverged
 from fallline.errors import FalllineError as FalllineError
 from fallline.errors import InvalidValue as InvalidValue

@@ -14,7 +14,8 @@
     └── RunFolderError (OSError)       a run folder that cannot be used
         ├── RunExists                  it holds another run, or other files
         ├── RunUnfinished              it holds a run that did not come to its end
-        └── RunDamaged                 it does not verify
+        ├── RunDamaged                 it does not verify
+        └── CheckpointFailed           a checkpoint could not be written; those before it are as they were
 """
 
 from __future__ import annotations
@@ -132,6 +133,10 @@ class RunUnfinished(RunFolderError):
 
 class RunDamaged(RunFolderError):
     """The folder's files do not verify."""
+
+
+class CheckpointFailed(RunFolderError):
+    """A checkpoint could not be written; those before it are as they were. Says how many bytes it needs."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

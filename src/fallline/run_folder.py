@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from fallline import durable
 from fallline.errors import InvalidValue, RunDamaged, RunExists, RunUnfinished
 
 MANIFEST, PLAN, RUN, HISTORY, REPORT = "manifest.json", "plan.json", "run.json", "history.jsonl", "report.html"
@@ -52,7 +53,7 @@ def write(folder: Path, documents: Mapping[str, Any], tensors: Mapping[str, Mapp
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     for name, data in _whole(documents, tensors).items():
-        _write_durably(staging / name, data)
+        durable.write_file(staging / name, data)
     if folder.exists():
         folder.rmdir()  # `fresh` has seen that it is empty; anything else fails here rather than being lost
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -63,12 +64,7 @@ def complete(folder: Path, documents: Mapping[str, Any], tensors: Mapping[str, M
     """Bring an open folder to its end: every file by one rename within the folder, the manifest last."""
     for name, data in _whole(documents, tensors).items():
         put(folder, name, data)
-    if os.name == "posix":  # elsewhere a folder cannot be opened, and its names need no such care
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    durable.sync_folder(folder)
 
 
 def put(folder: Path, name: str, data: bytes, *, durable: bool = True) -> None:
@@ -80,7 +76,7 @@ def put(folder: Path, name: str, data: bytes, *, durable: bool = True) -> None:
     """
     part = folder / f".{name}.{os.getpid()}.part"
     if durable:
-        _write_durably(part, data)
+        durable.write_file(part, data)
     else:
         part.write_bytes(data)
     os.replace(part, folder / name)
@@ -108,13 +104,6 @@ def _whole(documents: Mapping[str, Any], tensors: Mapping[str, Mapping[str, np.n
     hashes = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in contents.items()}
     contents[MANIFEST] = (json.dumps({"format": FORMAT, "files": hashes}, indent=1) + "\n").encode()
     return contents
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 # ------------------------------------------------------------------------------------------------------- reading

@@ -1,0 +1,193 @@
+"""What a checkpoint's folder holds: JSON documents, safetensors arrays, and a manifest that vouches for every byte.
+
+    {"format": 1, "run": ..., "serial": 7, "step": 1200, "seal": sha256 of all the rest,
+     "files": {"state.safetensors": {"bytes": 4096, "sha256": ..., "tensors": {"w": {"dtype": "<f8", "shape": [64], "crc32": ...}}}, ...}}
+
+Nothing in it is code, and there is no other way to read it. Sizes come first: a file is read only where it is as long as the
+manifest says, so a few bytes cannot ask for much memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fallline.run_folder import plain
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+LARGEST_MANIFEST = 1 << 24
+"""Bytes of a manifest, far above what thousands of tensors need."""
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class Damaged(Exception):
+    """A checkpoint that does not verify; says which file and why."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a checkpoint holds.
+
+    Args:
+        documents: plain values by file name, name.json.
+        arrays: arrays by name, by file name, name.safetensors.
+        finite: files whose arrays hold finite numbers only (weights, registers): neither written nor read otherwise.
+    """
+
+    documents: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, Arrays] = field(default_factory=dict)
+    finite: tuple[str, ...] = ()
+
+
+def whole(contents: Contents, about: Mapping[str, Any]) -> dict[str, bytes]:
+    """Every file's bytes by name, the manifest last.
+
+    Raises:
+        Damaged: an array that must be finite is not: no such weights are kept as good.
+    """
+    from safetensors.numpy import save
+
+    files: dict[str, bytes] = {}
+    described: dict[str, Any] = {}
+    for name, document in contents.documents.items():
+        files[name] = (json.dumps(plain(document), allow_nan=False) + "\n").encode()
+        described[name] = _described(files[name])
+    for name, arrays in contents.arrays.items():
+        held = {k: np.asarray(v, order="C") for k, v in arrays.items()}  # not ascontiguousarray: it makes () into (1,)
+        files[name] = save(held)
+        tensors = {k: {"dtype": v.dtype.str, "shape": list(v.shape), "crc32": _crc(v)} for k, v in held.items()}
+        described[name] = {**_described(files[name]), "tensors": tensors, "finite": name in contents.finite}
+        if name in contents.finite:
+            _check_finite(name, held)
+    files[MANIFEST] = _sealed({"format": FORMAT, **about, "files": described})
+    return files
+
+
+def _sealed(manifest: Mapping[str, Any]) -> bytes:
+    """The one way to write a manifest, its own hash in it."""
+    write = lambda value: (json.dumps(value, sort_keys=True) + "\n").encode()
+    return write({**manifest, "seal": hashlib.sha256(write(manifest)).hexdigest()})
+
+
+def verified(folder: Path) -> tuple[dict[str, Any], Contents]:
+    """The manifest and everything it vouches for, read once and checked byte by byte.
+
+    Raises:
+        Damaged: anything is missing, longer, shorter, changed or not what the manifest says.
+        FileNotFoundError: the folder itself is gone.
+    """
+    manifest = _manifest(folder)
+    files = manifest["files"]
+    strange = {e.name for e in folder.iterdir()} - {MANIFEST, *files}
+    if strange:
+        raise Damaged(f"{min(strange)} is not in its {MANIFEST}")
+    documents, arrays = {}, {}
+    for name, expected in files.items():
+        data = _read(folder / name, expected)
+        if name.endswith(".json"):
+            documents[name] = _document(name, data)
+        else:
+            arrays[name] = _tensors(name, data, expected)
+    finite = tuple(name for name in arrays if files[name].get("finite"))
+    for name in finite:
+        _check_finite(name, arrays[name])
+    return manifest, Contents(documents, arrays, finite)
+
+
+def _described(data: bytes) -> dict[str, Any]:
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _crc(array: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+
+
+def _check_finite(name: str, arrays: Arrays) -> None:
+    for key, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise Damaged(f"{name}: array {key!r} is not finite")
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        folder.stat()  # gone altogether: another matter
+        raise Damaged(f"{MANIFEST} is missing") from None
+    if size > LARGEST_MANIFEST:
+        raise Damaged(f"{MANIFEST} has {size:,} bytes: expected at most {LARGEST_MANIFEST:,}")
+    data = path.read_bytes()
+    manifest = _document(MANIFEST, data)
+    problem = _flaw(manifest)
+    if problem:
+        raise Damaged(f"{MANIFEST} {problem}")
+    del manifest["seal"]
+    if data != _sealed(manifest):
+        raise Damaged(f"{MANIFEST} does not match its own seal: it was changed or damaged")
+    return manifest
+
+
+def _flaw(manifest: Any) -> str | None:
+    """What is wrong with a manifest's form, or None."""
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        return "does not list files"
+    if manifest.get("format") != FORMAT:
+        return f"has format {manifest.get('format')!r} and this version reads {FORMAT}: use a newer fallline"
+    if not isinstance(manifest.get("step"), int) or not all(isinstance(manifest.get(k), str) for k in ("run", "seal")):
+        return "lacks its step, its run or its seal"
+    for name, expected in manifest["files"].items():
+        if Path(name).name != name or name.startswith(".") or not name.endswith((".json", ".safetensors")):
+            return f"names a file that no checkpoint holds: {name[:80]!r}"
+        if not isinstance(expected, dict) or not isinstance(expected.get("bytes"), int) or not isinstance(expected.get("sha256"), str):
+            return f"says too little of {name}"
+    return None
+
+
+def _read(path: Path, expected: Mapping[str, Any]) -> bytes:
+    if path.is_symlink() or not path.is_file():
+        raise Damaged(f"{path.name} is missing, or is no plain file")
+    size = path.stat().st_size
+    if size != expected["bytes"]:
+        raise Damaged(f"{path.name} has {size:,} bytes where {expected['bytes']:,} were written")
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != expected["sha256"]:
+        raise Damaged(f"{path.name} does not match its hash: it was changed or damaged")
+    return data
+
+
+def _document(name: str, data: bytes) -> Any:
+    try:
+        return json.loads(data, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"{name} is not JSON ({type(error).__name__})") from None
+
+
+def _no_constant(word: str) -> Any:
+    raise ValueError(f"{word} is no JSON number")
+
+
+def _tensors(name: str, data: bytes, expected: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        found = dict(load(data))
+    except (SafetensorError, ValueError, KeyError, TypeError, OverflowError) as error:
+        raise Damaged(f"{name} is no safetensors file ({type(error).__name__})") from None
+    known = expected.get("tensors")
+    if not isinstance(known, dict) or set(known) != set(found):
+        raise Damaged(f"{name} does not hold the arrays that its manifest lists")
+    for key, array in found.items():
+        if known[key] != {"dtype": array.dtype.str, "shape": list(array.shape), "crc32": _crc(array)}:
+            raise Damaged(f"{name}: array {key!r} is not the one that was written")
+    return found
