@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from fallline import durable
+from fallline.durable import sync_folder, write_file
 from fallline.errors import InvalidValue, RunDamaged, RunExists, RunUnfinished
 
 MANIFEST, PLAN, RUN, HISTORY, REPORT = "manifest.json", "plan.json", "run.json", "history.jsonl", "report.html"
@@ -53,7 +53,7 @@ def write(folder: Path, documents: Mapping[str, Any], tensors: Mapping[str, Mapp
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     for name, data in _whole(documents, tensors).items():
-        durable.write_file(staging / name, data)
+        write_file(staging / name, data)
     if folder.exists():
         folder.rmdir()  # `fresh` has seen that it is empty; anything else fails here rather than being lost
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def complete(folder: Path, documents: Mapping[str, Any], tensors: Mapping[str, M
     """Bring an open folder to its end: every file by one rename within the folder, the manifest last."""
     for name, data in _whole(documents, tensors).items():
         put(folder, name, data)
-    durable.sync_folder(folder)
+    sync_folder(folder)
 
 
 def put(folder: Path, name: str, data: bytes, *, durable: bool = True) -> None:
@@ -76,7 +76,7 @@ def put(folder: Path, name: str, data: bytes, *, durable: bool = True) -> None:
     """
     part = folder / f".{name}.{os.getpid()}.part"
     if durable:
-        durable.write_file(part, data)
+        write_file(part, data)
     else:
         part.write_bytes(data)
     os.replace(part, folder / name)
