@@ -1,13 +1,14 @@
 # make demo    install into .venv, fit real data, leave a report
 # make test    install what the tests need, then lint, types, layers, doctests, tests
 # make parity  every rule x loss x layout x batch size against the reference
+# make reliability   kills, power cuts, full disks, flipped bits, files from strangers: one table
 # make bench   the speed table, side by side with its peers
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test parity bench images wheel clean
+.PHONY: demo test parity reliability bench images wheel clean
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +30,9 @@ test: $(VENV)/.test
 
 parity: $(VENV)/.test
 	$(BIN)/python -m pytest -q -m parity tests/parity
+
+reliability: $(VENV)/.test
+	$(BIN)/python -m tests.reliability
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/linear.py

@@ -1,12 +1,72 @@
-"""Files that outlive a kill and a power cut: written whole, flushed to the disk, named last.
+"""Files that outlive a kill and a power cut: written whole, flushed to the disk, named last; and read with a look at every byte.
 
 A rename is the only step at which something becomes visible, and it is made when the bytes are already on the disk.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+
+class Damaged(Exception):
+    """A file that is not what it was when it was written; says which and why."""
+
+
+def described(data: bytes) -> dict[str, Any]:
+    """What a manifest says of a file: its length and its hash."""
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def read_file(path: Path, expected: Mapping[str, Any]) -> bytes:
+    """The bytes of a plain file, as long as `described` has said and with that hash.
+
+    The length is looked at first, and links, pipes and devices are refused, so a few bytes cannot ask for much memory.
+
+    Raises:
+        Damaged: missing, no plain file, another length or another hash.
+    """
+    if path.is_symlink() or not path.is_file():
+        raise Damaged(f"{path.name} is missing" if not path.exists() else f"{path.name} is no plain file")
+    size = path.stat().st_size
+    if size != expected["bytes"]:
+        raise Damaged(f"{path.name} has {size:,} bytes where {expected['bytes']:,} were written")
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != expected["sha256"]:
+        raise Damaged(f"{path.name} does not match its hash in the manifest: it was changed or damaged")
+    return data
+
+
+def read_json(name: str, data: bytes) -> Any:
+    """A JSON document.
+
+    Raises:
+        Damaged: it is none, or nested without end.
+    """
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"{name} is not JSON ({type(error).__name__})") from None
+
+
+def listed(files: Any) -> Mapping[str, Mapping[str, Any]]:
+    """The files of a manifest, once their names are names and each has a length and a hash.
+
+    Raises:
+        Damaged: anything else.
+    """
+    if not isinstance(files, dict):
+        raise Damaged("the manifest does not list files")
+    for name, expected in files.items():
+        if Path(name).name != name or name.startswith("."):
+            raise Damaged(f"the manifest names a file outside of its folder: {name[:80]!r}")
+        if not isinstance(expected, dict) or type(expected.get("bytes")) is not int or not isinstance(expected.get("sha256"), str):
+            raise Damaged(f"the manifest says too little of {name[:80]}")
+    return files
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from fallline import rows as row_machine
 from fallline.batches import Batches
-from fallline.errors import InvalidValue, PlanEnded, PlanMismatch
+from fallline.errors import FalllineError, InvalidValue, PlanEnded, PlanMismatch
 from fallline.layout import Layout
 from fallline.lengths import Clock
 from fallline.plan_check import checked_batches, checked_optimizer, checked_rows, checked_steps, checked_whole
@@ -296,16 +296,22 @@ class Plan:
         try:
             values = json.loads(data) if isinstance(data, str) else dict(data)
             versions = values["schema"], values["row_columns"]
-        except (ValueError, TypeError, KeyError) as error:
-            raise InvalidValue(f"not a plan: expected the JSON of plan.to_json() ({type(error).__name__}: {error})") from error
-        if versions != (SCHEMA, row_machine.VERSION):
-            known = (SCHEMA, row_machine.VERSION)
-            raise InvalidValue(f"plan of versions {versions}, this fallline reads {known}: use the version that wrote it")
+            if versions == (SCHEMA, row_machine.VERSION):
+                return cls._of(values)
+        except FalllineError:
+            raise
+        except Exception as error:  # whatever a stranger's file holds
+            raise InvalidValue(f"not a plan: expected the JSON of plan.to_json() ({type(error).__name__}: {str(error)[:200]})") from None
+        known = (SCHEMA, row_machine.VERSION)
+        raise InvalidValue(f"plan of versions {versions}, this fallline reads {known}: use the version that wrote it")
+
+    @classmethod
+    def _of(cls, values: Mapping[str, Any]) -> Plan:
         plan = cls(
             rows=values["rows"], steps=values["steps"], seed=values["seed"],
             batch_size=Batches.from_json(values["batch_size"]), optimizer=rule_from_json(values["optimizer"]),
         )  # fmt: skip
-        plan._set("notes", tuple(values.get("notes", ())))
+        plan._set("notes", tuple(map(str, values.get("notes", ()))))
         return plan
 
     @cached_property

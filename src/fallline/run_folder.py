@@ -7,7 +7,6 @@ hash is refused by name.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from fallline.durable import sync_folder, write_file
+from fallline.durable import Damaged, described, listed, read_file, read_json, sync_folder, write_file
 from fallline.errors import InvalidValue, RunDamaged, RunExists, RunUnfinished
 
 MANIFEST, PLAN, RUN, HISTORY, REPORT = "manifest.json", "plan.json", "run.json", "history.jsonl", "report.html"
@@ -101,7 +100,7 @@ def _whole(documents: Mapping[str, Any], tensors: Mapping[str, Mapping[str, np.n
             contents[name] = document(value)
     for name, arrays in tensors.items():
         contents[name] = save({k: np.asarray(v, order="C") for k, v in arrays.items()})  # not ascontiguousarray: it makes () into (1,)
-    hashes = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in contents.items()}
+    hashes = {name: described(data) for name, data in contents.items()}
     contents[MANIFEST] = (json.dumps({"format": FORMAT, "files": hashes}, indent=1) + "\n").encode()
     return contents
 
@@ -119,28 +118,17 @@ def read(folder: str | Path) -> dict[str, bytes]:
     """
     path = Path(folder)
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
-        files = dict(manifest["files"])
+        manifest = read_json(MANIFEST, (path / MANIFEST).read_bytes())
+        if isinstance(manifest, dict) and manifest.get("format") != FORMAT:
+            raise InvalidValue(f"{path} has format {manifest.get('format')!r} and this version reads {FORMAT}: use a newer fallline")
+        files = listed(manifest.get("files") if isinstance(manifest, dict) else None)
+        return {name: read_file(path / name, expected) for name, expected in files.items()}
     except FileNotFoundError:
         if (path / RUN).is_file():
             raise unfinished(path) from None
         raise InvalidValue(f"{path} holds no run: expected a folder that a run was saved to, with a {MANIFEST}") from None
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise RunDamaged(f"{path / MANIFEST} cannot be read ({error}): restore the folder from a copy, or run again") from None
-    if manifest.get("format") != FORMAT:
-        raise InvalidValue(f"{path} has format {manifest.get('format')!r} and this version reads {FORMAT}: use a newer fallline")
-    out = {}
-    for name, expected in files.items():
-        if Path(name).name != name:
-            raise RunDamaged(f"{path / MANIFEST} names a file outside of its folder: {name!r}")
-        try:
-            data = (path / name).read_bytes()
-        except FileNotFoundError:
-            raise RunDamaged(f"{path / name} is missing: restore the folder from a copy, or run again") from None
-        if hashlib.sha256(data).hexdigest() != expected["sha256"]:
-            raise RunDamaged(f"{path / name} does not match its hash in {MANIFEST}: it was changed or damaged; restore it from a copy")
-        out[name] = data
-    return out
+    except Damaged as flaw:
+        raise RunDamaged(f"{path}: {flaw}; restore the folder from a copy, or run again") from None
 
 
 def unfinished(folder: Path) -> RunUnfinished:

@@ -15,7 +15,7 @@ import numpy as np
 
 from fallline import run_folder
 from fallline.advice.lr import Curve, Found
-from fallline.errors import InvalidValue, RunDamaged, UnknownName
+from fallline.errors import FalllineError, InvalidValue, RunDamaged, UnknownName
 from fallline.history import History, Outcome
 from fallline.metrics import Metric, metric
 from fallline.plan import Plan
@@ -225,14 +225,24 @@ def load(folder: str | Path, model: Any = None) -> Run:
     Raises:
         RunUnfinished: the run is under way or was killed; the message says how far it came.
         InvalidValue: no run there, a newer format, or a module whose names or shapes are not the run's.
-        RunDamaged: a file is missing or was changed.
+        RunDamaged: a file is missing, was changed, or is none of ours.
     """
     files = run_folder.read(folder)
     for name in (*DOCUMENTS, *TENSORS):
         if name not in files:
             raise RunDamaged(f"{Path(folder) / run_folder.MANIFEST} does not list {name}: restore the folder from a copy, or run again")
+    try:
+        return _run_of(files, model, folder)
+    except FalllineError:
+        raise
+    except Exception as error:  # every hash is right and the contents are not ours: from a stranger, or from another version
+        raise RunDamaged(f"{folder} does not hold a run as fallline writes it ({type(error).__name__}: {str(error)[:200]})") from None
+
+
+def _run_of(files: Mapping[str, bytes], module: Any, folder: str | Path) -> Run:
+    """The run that verified files describe."""
     documents = {name: json.loads(files[name]) for name in DOCUMENTS if name.endswith(".json")}
-    about, saved, module = documents["run.json"], documents["model.json"], model
+    about, saved = documents["run.json"], documents["model.json"]
     if module is not None and not saved.get("module"):
         raise InvalidValue(f"model= is for runs of an nn.Module, and {folder} holds another: leave it out")
     tensors = run_folder.tensors(files["model.safetensors"])

@@ -70,9 +70,9 @@ def _newest_unverified(self: store.Checkpoints) -> Any:
     """The newest folder, believed without a look."""
     for path, _ in reversed(self._named()):
         try:
-            manifest = contents._document("manifest.json", (path / "manifest.json").read_bytes())
+            manifest = contents.read_json("manifest.json", (path / "manifest.json").read_bytes())
             arrays = {n: contents._tensors(n, (path / n).read_bytes(), f) for n, f in manifest["files"].items() if n.endswith(".safetensors")}
-            documents = {n: contents._document(n, (path / n).read_bytes()) for n in manifest["files"] if n.endswith(".json")}
+            documents = {n: contents.read_json(n, (path / n).read_bytes()) for n in manifest["files"] if n.endswith(".json")}
             return store.Checkpoint(manifest["step"], manifest["run"], contents.Contents(documents, arrays), path)
         except (OSError, contents.Damaged, KeyError, TypeError, ValueError, AttributeError):
             return None
@@ -135,9 +135,9 @@ MUTANTS: dict[str, Mutant] = {
     "old ones are removed first": lambda: mock.patch.object(store.Checkpoints, "save", _prune_first(store.Checkpoints.save)),
     "written in sight, manifest first": lambda: mock.patch.object(store.Checkpoints, "save", _staged_in_sight),
     "the newest is believed": lambda: mock.patch.object(store.Checkpoints, "newest", _newest_unverified),
-    "no hash, no length": _unseen("fallline.checkpoints.contents._read", _read_anything),
+    "no hash, no length": _unseen("fallline.checkpoints.contents.read_file", _read_anything),
     "arrays are not compared with the manifest, and no hash": lambda: _both(
-        mock.patch("fallline.checkpoints.contents._read", _read_anything), mock.patch("fallline.checkpoints.contents._tensors", _any_tensors)
+        mock.patch("fallline.checkpoints.contents.read_file", _read_anything), mock.patch("fallline.checkpoints.contents._tensors", _any_tensors)
     ),
     "the manifest's own seal is not looked at": _unseen("fallline.checkpoints.contents._sealed", lambda manifest: _Anything()),
     "a failed save is passed over": lambda: mock.patch.object(store.Checkpoints, "save", _swallowed(store.Checkpoints.save)),

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from fallline.durable import Damaged, described, listed, read_file, read_json
 from fallline.run_folder import plain
 
 MANIFEST = "manifest.json"
@@ -27,10 +28,6 @@ LARGEST_MANIFEST = 1 << 24
 """Bytes of a manifest, far above what thousands of tensors need."""
 
 Arrays = Mapping[str, np.ndarray]
-
-
-class Damaged(Exception):
-    """A checkpoint that does not verify; says which file and why."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +54,18 @@ def whole(contents: Contents, about: Mapping[str, Any]) -> dict[str, bytes]:
     from safetensors.numpy import save
 
     files: dict[str, bytes] = {}
-    described: dict[str, Any] = {}
+    said: dict[str, Any] = {}
     for name, document in contents.documents.items():
         files[name] = (json.dumps(plain(document), allow_nan=False) + "\n").encode()
-        described[name] = _described(files[name])
+        said[name] = described(files[name])
     for name, arrays in contents.arrays.items():
         held = {k: np.asarray(v, order="C") for k, v in arrays.items()}  # not ascontiguousarray: it makes () into (1,)
         files[name] = save(held)
         tensors = {k: {"dtype": v.dtype.str, "shape": list(v.shape), "crc32": _crc(v)} for k, v in held.items()}
-        described[name] = {**_described(files[name]), "tensors": tensors, "finite": name in contents.finite}
+        said[name] = {**described(files[name]), "tensors": tensors, "finite": name in contents.finite}
         if name in contents.finite:
             _check_finite(name, held)
-    files[MANIFEST] = _sealed({"format": FORMAT, **about, "files": described})
+    files[MANIFEST] = _sealed({"format": FORMAT, **about, "files": said})
     return files
 
 
@@ -92,19 +89,15 @@ def verified(folder: Path) -> tuple[dict[str, Any], Contents]:
         raise Damaged(f"{min(strange)} is not in its {MANIFEST}")
     documents, arrays = {}, {}
     for name, expected in files.items():
-        data = _read(folder / name, expected)
+        data = read_file(folder / name, expected)
         if name.endswith(".json"):
-            documents[name] = _document(name, data)
+            documents[name] = read_json(name, data)
         else:
             arrays[name] = _tensors(name, data, expected)
     finite = tuple(name for name in arrays if files[name].get("finite"))
     for name in finite:
         _check_finite(name, arrays[name])
     return manifest, Contents(documents, arrays, finite)
-
-
-def _described(data: bytes) -> dict[str, Any]:
-    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _crc(array: np.ndarray) -> int:
@@ -127,53 +120,25 @@ def _manifest(folder: Path) -> dict[str, Any]:
     if size > LARGEST_MANIFEST:
         raise Damaged(f"{MANIFEST} has {size:,} bytes: expected at most {LARGEST_MANIFEST:,}")
     data = path.read_bytes()
-    manifest = _document(MANIFEST, data)
-    problem = _flaw(manifest)
-    if problem:
-        raise Damaged(f"{MANIFEST} {problem}")
+    manifest = read_json(MANIFEST, data)
+    _check_form(manifest)
     del manifest["seal"]
     if data != _sealed(manifest):
         raise Damaged(f"{MANIFEST} does not match its own seal: it was changed or damaged")
     return manifest
 
 
-def _flaw(manifest: Any) -> str | None:
-    """What is wrong with a manifest's form, or None."""
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-        return "does not list files"
+def _check_form(manifest: Any) -> None:
+    """Refuse a manifest of another form or version."""
+    if not isinstance(manifest, dict):
+        raise Damaged("the manifest does not list files")
     if manifest.get("format") != FORMAT:
-        return f"has format {manifest.get('format')!r} and this version reads {FORMAT}: use a newer fallline"
-    if not isinstance(manifest.get("step"), int) or not all(isinstance(manifest.get(k), str) for k in ("run", "seal")):
-        return "lacks its step, its run or its seal"
-    for name, expected in manifest["files"].items():
-        if Path(name).name != name or name.startswith(".") or not name.endswith((".json", ".safetensors")):
-            return f"names a file that no checkpoint holds: {name[:80]!r}"
-        if not isinstance(expected, dict) or not isinstance(expected.get("bytes"), int) or not isinstance(expected.get("sha256"), str):
-            return f"says too little of {name}"
-    return None
-
-
-def _read(path: Path, expected: Mapping[str, Any]) -> bytes:
-    if path.is_symlink() or not path.is_file():
-        raise Damaged(f"{path.name} is missing, or is no plain file")
-    size = path.stat().st_size
-    if size != expected["bytes"]:
-        raise Damaged(f"{path.name} has {size:,} bytes where {expected['bytes']:,} were written")
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != expected["sha256"]:
-        raise Damaged(f"{path.name} does not match its hash: it was changed or damaged")
-    return data
-
-
-def _document(name: str, data: bytes) -> Any:
-    try:
-        return json.loads(data, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise Damaged(f"{name} is not JSON ({type(error).__name__})") from None
-
-
-def _no_constant(word: str) -> Any:
-    raise ValueError(f"{word} is no JSON number")
+        raise Damaged(f"the manifest has format {manifest.get('format')!r} and this version reads {FORMAT}: use a newer fallline")
+    for name in listed(manifest.get("files")):
+        if not name.endswith((".json", ".safetensors")):
+            raise Damaged(f"the manifest names a file that no checkpoint holds: {name[:80]!r}")
+    if type(manifest.get("step")) is not int or not all(isinstance(manifest.get(k), str) for k in ("run", "seal")):
+        raise Damaged("the manifest lacks its step, its run or its seal")
 
 
 def _tensors(name: str, data: bytes, expected: Mapping[str, Any]) -> dict[str, np.ndarray]:

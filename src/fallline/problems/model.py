@@ -145,6 +145,8 @@ def _written(classes: np.ndarray) -> dict[str, Any]:
 
 def _read(written: Mapping[str, Any]) -> np.ndarray:
     dtype, values = np.dtype(written["dtype"]), written["values"]
+    if dtype.itemsize > 64 and dtype.itemsize > 4 * max(map(len, values), default=0):  # a few bytes must not ask for gigabytes
+        raise ValueError(f"labels of type {dtype} that are not so long")
     if dtype.kind in "mM":
         return np.array(values, np.int64).view(dtype)
     return np.array([v.encode("latin-1") for v in values] if dtype.kind == "S" else values, dtype)
