@@ -203,6 +203,7 @@ class _Loop:
             result = self.engine.advance(state, plan.segment(a, b, self.problem.layout))
             length = min(max((b - a) * SEGMENT_SECONDS / max(time.perf_counter() - began, 1e-9), length / 8), length * 8)
             state = result.state
+            self._note_engine()
             history.losses.append(result.trace.loss)
             self.recent.append(result.trace.loss)
             if self.path is not None:
@@ -226,6 +227,12 @@ class _Loop:
         if outcome is Outcome.Diverged and self.failed_at is None:
             self.failed_at = state.step
         return self._finish(state, outcome)
+
+    def _note_engine(self) -> None:
+        """What the engine had to decide by itself goes into the journal, once."""
+        notes = getattr(self.engine, "notes", None)
+        while notes:
+            self.history.note(*notes.pop(0))
 
     def _next_evaluation(self, step: int) -> int:
         """The first update after `step` at which the run is measured."""

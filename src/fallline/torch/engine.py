@@ -15,12 +15,14 @@ import numpy as np
 import torch
 
 from fallline import compiled
+from fallline.errors import InvalidValue
 from fallline.history import Advance, Trace
 from fallline.problems.start import as_flat
 from fallline.rows import Answer, Start
 from fallline.torch import modules
 from fallline.torch.data import Resident, Stream, pieces
 from fallline.torch.gradients import gradients
+from fallline.torch.memory import out_of_memory, release
 from fallline.torch.randomness import borrowed, seeded, step_seed
 from fallline.torch.state import ModuleState, Point, Tensors, unflat, write
 from fallline.torch.update import Updater, updater_of
@@ -44,6 +46,9 @@ class ModuleEngine:
 
     Args:
         problem: a `ModuleProblem`.
+
+    Attributes:
+        notes: what the engine decided on the way, as (what, value, why), until the loop has written it into the journal.
     """
 
     name = "torch"
@@ -51,8 +56,10 @@ class ModuleEngine:
     def __init__(self, problem: ModuleProblem):
         self.problem = problem
         self.parameters: Tensors = list(problem.parameters.values())
+        self.notes: list[tuple[str, int, str]] = []
         self._updater: Updater | None = None
         self._chunks_checked = False
+        self._fits: int | None = None
 
     def begin(self, start: Any, rule_start: Start) -> ModuleState:
         """The state before update 0, from where the module is, or from weights by name or flat."""
@@ -95,14 +102,40 @@ class ModuleEngine:
     def large_chunk(self, segment: Segment, rows: int | None) -> int | None:
         """Rows of a piece of a batch, or None where a batch is computed in one go."""
         wanted = segment.chunk
-        if wanted is None and (rows is None or rows <= LARGE or modules.across_rows(self.problem.model)):
+        if wanted is None and rows is not None and rows > LARGE and not modules.across_rows(self.problem.model):
+            wanted = LARGE
+        if self._fits is not None:  # what memory has taught is remembered
+            wanted = min(wanted or self._fits, self._fits)
+        if wanted is None or (rows is not None and rows <= wanted):
             return None
-        if rows is not None and rows <= (wanted or LARGE):
-            return None
+        self._check_chunks()
+        return wanted
+
+    def _check_chunks(self) -> None:
         if not self._chunks_checked:
             self.problem.check_chunks()
             self._chunks_checked = True
-        return wanted or LARGE
+
+    def smaller_chunk(self, rows: int, step: int, error: BaseException) -> int:
+        """Half as many rows at a time, after `rows` at a time did not fit into memory.
+
+        Raises:
+            InvalidValue: the batch cannot be taken apart: one row, a stream, or rows that depend on each other.
+        """
+        said = (str(error) or type(error).__name__).splitlines()[0][:120]
+        what = f"update {step} ran out of memory with {rows:,} rows at a time on {self.problem.device} ({said})"
+        if isinstance(self.problem.source, Stream):
+            raise InvalidValue(f"{what}: batches come from an iterable, which decides their size; make them smaller there") from error
+        if rows <= 1:
+            raise InvalidValue(f"{what}: not even one row fits; make the model smaller, or use a device with more memory") from error
+        try:
+            self._check_chunks()
+        except InvalidValue as reason:
+            raise InvalidValue(f"{what}, and the batch cannot be computed in pieces: {reason}; or use smaller batches") from error
+        self._fits = -(-rows // 2)
+        self.notes.append(("chunk", self._fits, f"{what}; the batch and the trajectory stay the same, in pieces of {self._fits:,} rows"))
+        release(self.problem.device)
+        return self._fits
 
     def _recalibrated(self, point: Point) -> dict[str, torch.Tensor]:
         """Buffers with the statistics of normalisation layers gathered anew at a point, as an even mean over batches."""
@@ -128,6 +161,7 @@ class _Walk:
     """One segment on its way: batches, gradients, updates."""
 
     def __init__(self, engine: ModuleEngine, state: ModuleState, segment: Segment):
+        self.engine = engine
         self.problem, self.parameters, self.state, self.segment = engine.problem, engine.parameters, state, segment
         self.updater: Updater = engine.updater(segment)
         self.source = self.problem.source
@@ -159,9 +193,7 @@ class _Walk:
         """One update; False where it was not made because loss or gradient were not finite."""
         if self.buffers:
             torch._foreach_copy_(self.kept, self.buffers)
-        seed = step_seed(self.segment.seed, self.segment.start + t)
-        seeded(seed, self.problem.device, self.also_python)
-        loss, grads, factor = self._gradient(t, active)
+        loss, grads, factor = self._gradient_that_fits(t, active)
         if self.updater.step(t, loss, grads, factor):
             self._scale_up()
             return True
@@ -170,6 +202,21 @@ class _Walk:
         return self.scaled and self._scale_down(loss)
 
     # ------------------------------------------------------------------------------------------- the gradient
+
+    def _gradient_that_fits(self, t: int, active: Tensors) -> tuple[torch.Tensor, Grads, float]:
+        """`_gradient`; where memory runs out, of the same step anew, in pieces half as large."""
+        step = self.segment.start + t
+        while True:
+            seeded(step_seed(self.segment.seed, step), self.problem.device, self.also_python)
+            try:
+                return self._gradient(t, active)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                rows = self.chunk or (self.source.rows if self.indices is None else len(self.indices[t]))
+                self.chunk = self.engine.smaller_chunk(rows, step, error)
+            if self.buffers:
+                torch._foreach_copy_(self.buffers, self.kept)
 
     def _gradient(self, t: int, active: Tensors) -> tuple[torch.Tensor, Grads, float]:
         """The mean loss, the gradients of all parameters (None: no part in it), and what to multiply them by."""
