@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,10 +12,13 @@ from typing import Any
 import numpy as np
 
 from fallline.advice.lr import Found, find_lr
+from fallline.advice.modules import is_module, stream_length, suggested
 from fallline.batches import Batches
-from fallline.errors import Diverged, InvalidValue, NoLearningRate, PlanMismatch
+from fallline.errors import Diverged, InvalidValue, MissingExtra, NoLearningRate, PlanMismatch
+from fallline.evidence import account, chosen_metrics, tested
+from fallline.lengths import steps as steps_of
 from fallline.live import LiveFolder
-from fallline.metrics import METRICS, Metric, interval, metric
+from fallline.model_spec import ModelSpec, model_spec
 from fallline.plan import Plan
 from fallline.problems import LinearProblem
 from fallline.rules import SGD, Rule, typical_lr
@@ -27,8 +31,6 @@ from fallline.training import Validation, train
 UPDATES = 1500
 """A batch size is chosen so that about this many updates are made, within 8 and 256 rows."""
 SCHEDULE = "warmup(5%) > linear(to=0)"
-KEPT_ROWS = 20_000
-"""Test predictions of at most this many rows are kept with the run, for its report."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,10 @@ class Choices:
         loss: a loss's name.
         metrics: names or functions; the first is the headline.
         plan: a plan to carry out as it stands, instead of all of the above.
-        seed: of order, split and intervals.
+        seed: of order, split and intervals, and of a network's first weights.
+        model: which model a table gets: "linear", "mlp:256,128", "package.module:factory", a factory(features, outputs), or a module.
+        device: where a network is: "cpu", "cuda", "cuda:0", "mps"; None is the CPU.
+        steps: updates, in place of epochs.
     """
 
     epochs: float = 20
@@ -54,6 +59,21 @@ class Choices:
     metrics: Sequence[str | Callable[..., float]] | None = None
     plan: Plan | None = None
     seed: int = 0
+    model: Any = "linear"
+    device: str | None = None
+    steps: int | None = None
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model, read.
+
+        Raises:
+            InvalidValue: words that name no model, or a device for a linear one.
+        """
+        spec = model_spec(self.model)
+        if spec.is_linear and self.device not in (None, "cpu"):
+            raise InvalidValue(f"device={self.device!r} is for networks: a linear model is fitted on the CPU; leave it out, or give model='mlp:256,128'")
+        return spec
 
 
 def fit(
@@ -63,23 +83,27 @@ def fit(
     target: str | None = None,
     options: TableOptions | None = None,
     epochs: float = 20,
+    steps: int | None = None,
     batch_size: int | Batches | None = None,
     optimizer: Rule | None = None,
+    model: Any = "linear",
+    device: str | None = None,
     choices: Choices | None = None,
     valid: Any = None,
     stop: Any = None,
     save: str | Path | LiveFolder | None = None,
     progress: bool | None = None,
 ) -> Run:
-    """Fit a linear model to a table, or descend any problem: choose, explain, train, test.
+    """Fit a linear model or a network to a table, or descend any problem: choose, explain, train, test.
 
     Args:
         data: a path, a frame, a built-in set's name, a `Table`, an array X (with y), or a problem.
         y: labels or numbers of X's rows.
         target: the column to predict, for paths and frames.
         options: how a table is read.
-        epochs, batch_size, optimizer: as in `Plan`; what is left out is chosen.
-        choices: everything else that can be chosen; it replaces the three above.
+        epochs, steps, batch_size, optimizer: as in `Plan`; what is left out is chosen.
+        model, device: what a table is fitted with, and where; as in `Choices`.
+        choices: everything else that can be chosen; it replaces the six above.
         valid: held-out data of a problem, as for `train`; a table splits its own rows (`TableOptions.valid`).
         stop: judges, as for `train`.
         save: a folder for the run, with its report: both are made at the start and kept up while it is under way.
@@ -93,36 +117,88 @@ def fit(
     >>> run.summary["headline"]["value"] > 0.9
     True
     """
-    told = choices or Choices(epochs=epochs, batch_size=batch_size, optimizer=optimizer)
+    told = choices or Choices(epochs, batch_size, optimizer, model=model, device=device, steps=steps)
+    spec = told.spec
+    check_network(spec, told.device)
     live = save if save is None or isinstance(save, LiveFolder) else LiveFolder.claim(save, report=True)
     if not isinstance(data, (str, Path, Table)) and hasattr(data, "layout") and hasattr(data, "gradient"):
+        if not spec.is_linear or told.device is not None:
+            raise InvalidValue("model= and device= are for tables: a problem has its model already, where it is")
         return _fit_problem(data, told, valid, stop, live, progress)
     if valid is not None:
         raise InvalidValue("valid= goes with a problem; rows of a table are held out by options=TableOptions(valid=0.15), or by a file's name there")
     if y is not None:
         data, target = _columns(data, y), "target"
     made = data if isinstance(data, Table) else table(data, target=target, options=replace(options or TableOptions(), seed=(options or TableOptions(seed=told.seed)).seed))
-    problem = made.problem(told.loss)
-    held_out = _held_out(made, problem, made.valid)
+    rows = table_rows(made, told)
+    names = chosen_metrics(told.metrics, rows)
+    problem, held_out, network = table_problem(made, rows, told)
     plan, found, notes = planned(problem, told)
-    names = _metrics(told.metrics, problem)
     usual = [m for m in names if m.needs != "numbers"] or ["rmse", "r2"]
+    if network is not None:
+        notes = [{"what": "model", "value": repr(network), "why": f"{problem.layout.size:,} parameters on {problem.device}"}, *notes]
     notes = [{"what": "task", "value": made.target.task, "why": made.target.why}, *notes]
     about = {
         "title": f"{made.summary.name}: predicting {made.target.name!r}",
-        "data": _account(made),
+        "data": account(made),
         "features": len(made.feature_names),
         "metrics": [m.name for m in names],
         "lr_source": "given" if found is None else "range test" if found.rate is not None else "default",
     }
-    work = _Work(problem, plan, found, notes, about, made.reader, live)
+    work = _Work(problem, plan, found, notes, about, made.reader, live, network)
     valid = None if held_out is None else Validation(held_out, usual)
-    return work.run(valid, stop, progress, lambda run: _tested(run, made, names, told.seed))
+    return work.run(valid, stop, progress, lambda run: tested(run, made, names, told.seed))
 
 
 def _fit_problem(problem: Any, told: Choices, valid: Any, stop: Any, live: LiveFolder | None, progress: bool | None) -> Run:
     plan, found, notes = planned(problem, told)
+    valid = getattr(problem, "valid", None) if valid is None else valid
+    if valid is not None and plan.rows is None and not isinstance(valid, Validation):
+        per_pass = problem.stream()[0]  # a plan in updates knows no epochs, and so no usual time to look
+        valid = Validation(valid, every=steps_of(min(per_pass or max(1, plan.steps // 20), plan.steps)))
     return _Work(problem, plan, found, notes, {}, None, live).run(valid, stop, progress, lambda run: {})
+
+
+def check_network(spec: ModelSpec, device: str | None) -> None:
+    """Before any data are read: the device is there, and the factory can be imported.
+
+    Raises:
+        InvalidValue: it is not; MissingExtra: PyTorch is not installed.
+    """
+    if not spec.is_linear:
+        _networks().check(spec, device)
+
+
+def table_rows(made: Table, told: Choices) -> LinearProblem:
+    """The training rows with the loss: what is given, else by the table's task (of two classes, a network has two scores)."""
+    loss = told.loss
+    if loss is None and not told.spec.is_linear and made.target.task == "classification":
+        loss = "softmax"
+    return made.problem(loss)
+
+
+def table_problem(made: Table, rows: LinearProblem, told: Choices) -> tuple[Any, Any, Any]:
+    """What is descended, the validation rows for it, and the network (None of a linear model)."""
+    held_out = _held_out(made, rows, made.valid)
+    if told.spec.is_linear:
+        return rows, held_out, None
+    face = _networks()
+    problem, network = face.network_of(rows, told.spec, on=told.device, seed=told.seed)
+    return problem, None if held_out is None else face.part(problem, held_out), network
+
+
+def _networks() -> Any:
+    """The PyTorch face lies above; only here is it asked for, by name.
+
+    Raises:
+        MissingExtra: PyTorch is not installed.
+    """
+    try:
+        return importlib.import_module("fallline.torch.network")
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise MissingExtra("torch", "torch", "fitting a network") from None
 
 
 @dataclass(frozen=True)
@@ -136,6 +212,7 @@ class _Work:
     about: dict[str, Any]
     reader: Any
     live: LiveFolder | None
+    network: Any = None
 
     def run(self, valid: Any, stop: Any, progress: bool | None, test: Callable[[Run], dict[str, Any]]) -> Run:
         live = self.live
@@ -161,6 +238,7 @@ class _Work:
         run.history.journal[:0] = self.notes
         run.reader, run.found = self.reader, self.found or run.found
         run.summary = self.about | more
+        run.model = run.model if self.network is None else self.network
 
 
 def _columns(X: Any, y: Any) -> Any:
@@ -200,21 +278,33 @@ def planned(problem: Any, told: Choices) -> tuple[Plan, Found | None, list[dict[
             raise PlanMismatch(f"the plan is for {told.plan.rows:,} rows and the training part has {problem.rows:,}: use the data and split it was made for")
         note("plan", told.plan.fingerprint[:16], "given")
         return told.plan, None, notes
-    if problem.rows is None:
-        raise InvalidValue("the data is a stream, so its rows are not known: give choices=Choices(plan=Plan(steps=..., ...))")
+    stream = stream_length(problem, told.epochs, told.steps) if problem.rows is None else None
     sparse = bool(getattr(problem, "sparse", False))
     size = told.batch_size
-    if size is None:
+    if stream is not None:
+        if size not in (None, stream.batch):
+            raise InvalidValue(f"batch_size={size!r}: the data is a stream that gives {stream.batch} rows at a time; leave batch_size out, or give the rows themselves")
+        counted = f"{stream.epochs:g} passes of {stream.per_pass:,} batches" if told.steps is None else "given"
+        note("length", f"{stream.steps:,} updates", f"{counted}; the data is a stream of batches, of {stream.batch} rows each")
+    elif size is None:
         size = 1 if sparse else min(problem.rows, _batch_size(problem.rows, told.epochs))
         note("batch size", size, "sparse rows: one at a time touches only its own features" if sparse else f"about {UPDATES:,} updates, within 8 and 256 rows")
     rule = told.optimizer
-    if rule is None:
+    if rule is None and is_module(problem):
+        rows, epochs = (problem.rows, _passes(problem.rows, size, told)) if stream is None else (stream.rows, stream.epochs)
+        rule, reasons = suggested(problem, rows, epochs)
+        note("optimizer", _named(rule), "; ".join(reasons))
+        if told.schedule != SCHEDULE:
+            rule = replace(rule, schedule=told.schedule)
+        note("schedule", str(rule.schedule or "constant"), "of the same starting point" if told.schedule == SCHEDULE else "given")
+    elif rule is None:
         rule = SGD(weight_decay=1e-6) if sparse else SGD(momentum=0.9, weight_decay=1e-4)
         note("optimizer", f"SGD, momentum {0 if sparse else 0.9}", "plain steps are exact and fast on sparse rows" if sparse else "the textbook's starting point")
     if rule.schedule is None and isinstance(rule.lr, (Auto, int, float)) and told.schedule is not None:
         rule = replace(rule, schedule=told.schedule)
         note("schedule", str(rule.schedule), "a short warmup, then linear to zero" if told.schedule == SCHEDULE else "given")
-    plan = Plan(problem, epochs=told.epochs, batch_size=size, optimizer=rule, seed=told.seed)
+    length = {"epochs": told.epochs} if told.steps is None else {"steps": told.steps}
+    plan = stream.plan(rule, told.seed) if stream is not None else Plan(problem, **length, batch_size=size, optimizer=rule, seed=told.seed)
     if not plan.lr_is_auto:
         return plan, None, notes
     found = find_lr(problem, plan)
@@ -228,80 +318,17 @@ def planned(problem: Any, told: Choices) -> tuple[Plan, Found | None, list[dict[
         return plan.with_lr(typical), found, notes
 
 
+def _passes(rows: int, size: int | Batches, told: Choices) -> float:
+    if told.steps is None:
+        return told.epochs
+    batches = size if isinstance(size, Batches) else Batches(min(size, rows))
+    return told.steps / batches.steps_per_epoch(rows)
+
+
+def _named(rule: Rule) -> str:
+    momentum = getattr(rule, "momentum", 0)
+    return type(rule).__name__ + (f", momentum {momentum:g}" if isinstance(momentum, (int, float)) and momentum else "")
+
+
 def _batch_size(rows: int, epochs: float) -> int:
     return int(2 ** np.clip(np.floor(np.log2(max(rows * epochs / UPDATES, 1))), 3, 8))
-
-
-def _metrics(given: Any, problem: LinearProblem) -> list[Metric]:
-    if given:
-        return [metric(m) for m in given]
-    if problem.loss.classifies:
-        usual = ["accuracy", "balanced_accuracy"] + (["log_loss"] if problem.loss.has_probabilities else [])
-        if problem.loss.has_probabilities and len(problem.classes if problem.classes is not None else ()) == 2:
-            usual += ["auc", "average_precision"]
-        return [METRICS[m] for m in usual]
-    return [METRICS[m] for m in ("rmse", "mae", "r2")]
-
-
-def _tested(run: Run, made: Table, metrics: Sequence[Metric], seed: int) -> dict[str, Any]:
-    """The test part, looked at once: metrics with intervals, beside the guess that needs no model."""
-    part = made.test
-    if not len(part.rows):
-        return {"headline": None, "test": None, "notes": ["there is no test part: nothing says how well this does on new rows"]}
-    model = run._model()
-    truth = made.target.decode(part.y)
-    guess = made.target.decode(model.predict(run.answer, part.X))
-    proba = model.predict_proba(run.answer, part.X) if model.loss.has_probabilities else None
-    place = {label: i for i, label in enumerate(model.classes.tolist())} if model.classes is not None else {}
-    index = np.array([place.get(v, 0) for v in truth.tolist()]) if place else truth
-    base, base_proba, base_name = _baseline(made, truth, proba, place)
-    lines: dict[str, Any] = {}
-    for m in metrics:
-        if m.needs == "probabilities":
-            if proba is None:
-                continue
-            assert base_proba is not None
-            value, other, pair = m(index, proba), m(index, base_proba), interval(m, index, proba, seed=seed)
-        else:
-            value, other, pair = m(truth, guess), m(truth, base), interval(m, truth, guess, seed=seed)
-        lines[m.name] = {"value": value, "interval": list(pair), "baseline": other}
-    first = metrics[0]
-    keep = len(truth) <= KEPT_ROWS
-    return {
-        "headline": {"metric": first.name, **lines.get(first.name, {}), "baseline_name": base_name, "better": first.better, "part": "test", "rows": len(truth)},
-        "test": {
-            "part": "test", "metrics": lines, "classes": None if model.classes is None else model.classes.tolist(),
-            "y": truth.tolist() if keep else None, "prediction": guess.tolist() if keep else None,
-            "proba": np.round(proba, 6).tolist() if keep and proba is not None else None,
-        },
-        "notes": [] if keep else [f"the test part has {len(truth):,} rows: its predictions are not kept with the run"],
-    }  # fmt: skip
-
-
-def _baseline(made: Table, truth: np.ndarray, proba: Any, place: dict[Any, int]) -> tuple[np.ndarray, Any, str]:
-    """What guessing without a model gives: the majority class, its shares as probabilities, or the mean."""
-    y = made.train.y
-    if made.target.task == "regression":
-        return np.full(len(truth), made.target.decode(y).mean()), None, "always the mean"
-    values, counts = np.unique(y, return_counts=True)
-    shares = np.zeros(max(len(place), 1))
-    for value, count in zip(values.tolist(), counts.tolist(), strict=True):
-        shares[place.get(value, 0)] = count / len(y)
-    major = values[np.argmax(counts)]
-    return np.full(len(truth), major), None if proba is None else np.tile(shares, (len(truth), 1)), f"always {str(major)!r}"
-
-
-def _account(made: Table) -> dict[str, Any]:
-    """The table's summary in the report's words."""
-    s = made.summary
-    return {
-        "source": s.name,
-        "text": s.text(),
-        "rows": {"rows in the table": s.rows, **{f"used to {k}": v for k, v in s.parts.items()}, **{f"not used: {k}": v for k, v in s.reported.items()}},
-        "columns": [
-            {"name": c.name, "type": c.kind, "treatment": c.treatment if c.used else f"set aside: {c.treatment}",
-             "note": "; ".join(filter(None, (c.note, f"{c.missing:,} missing" if c.missing else "")))}
-            for c in s.columns
-        ],
-        "reports": [f"split: {s.split}", *s.notes],
-    }  # fmt: skip

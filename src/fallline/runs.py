@@ -20,6 +20,7 @@ from fallline.history import History, Outcome
 from fallline.metrics import Metric, metric
 from fallline.plan import Plan
 from fallline.problems import LinearModel
+from fallline.problems.network import NetworkModel
 
 Weights = dict[str, np.ndarray]
 DOCUMENTS = ("plan.json", "run.json", "model.json", "history.jsonl")
@@ -44,7 +45,7 @@ class Run:
 
     Attributes:
         plan: what was carried out.
-        model: the linear model without its data, the trained `nn.Module`, or None for a function.
+        model: the linear model or network without its data, the trained `nn.Module` of a problem of your own, or None for a function.
         weights: the last weights: coef (features,) or (features, outputs), intercept () or (outputs,).
         best: those of the best validation loss, or None without validation.
         averaged: the running average, or None where averaging is off.
@@ -90,7 +91,7 @@ class Run:
         Raises:
             InvalidValue: the wrong number of features, or a run of a function.
         """
-        if self.model is not None and not isinstance(self.model, LinearModel):
+        if self.model is not None and not _of_rows(self.model):
             return importlib.import_module("fallline.torch.predicting").outputs(self.model, self.answer, X)
         prediction = self._model().predict(self.answer, self._rows(X))
         return prediction if self.reader is None else self.reader.decode(prediction)
@@ -123,10 +124,10 @@ class Run:
         """Every decision: what, value, why."""
         return self.history.journal
 
-    def _model(self) -> LinearModel:
+    def _model(self) -> LinearModel | NetworkModel:
         if self.model is None:
-            raise InvalidValue("this run is of a function, not of a model: there is nothing to predict; see run.weights")
-        if not isinstance(self.model, LinearModel):
+            raise InvalidValue("this run is of a function, or of a module that it was loaded without (fl.load(folder, model=module)): there is nothing to predict with; see run.weights")
+        if not _of_rows(self.model):
             raise InvalidValue(f"this run is of a {type(self.model).__name__}: use predict(X), which gives its outputs")
         return self.model
 
@@ -147,7 +148,12 @@ class Run:
         """What a run folder holds: documents and tensors by file name."""
         documents: dict[str, Any] = {
             "plan.json": self.plan.to_json(),
-            "model.json": {"model": self.model.to_json() if isinstance(self.model, LinearModel) else None, "module": _module_name(self.model), "reader": None if self.reader is None else self.reader.to_json()},
+            "model.json": {
+                "model": self.model.to_json() if isinstance(self.model, LinearModel) else None,
+                "network": self.model.to_json() if isinstance(self.model, NetworkModel) else None,
+                "module": _module_name(self.model),
+                "reader": None if self.reader is None else self.reader.to_json(),
+            },
             "history.jsonl": self.history.lines(),
             "run.json": {
                 "status": self.outcome.name,
@@ -220,7 +226,8 @@ def load(folder: str | Path, model: Any = None) -> Run:
 
     Args:
         folder: where it was saved.
-        model: for a run of an `nn.Module`, one of the same make: files hold its weights, never its code.
+        model: for a run of an `nn.Module`, one of the same make: files hold its weights, never its code. For a table's network,
+            in place of what its run says: "package.module:factory", the factory, or a module.
 
     Raises:
         RunUnfinished: the run is under way or was killed; the message says how far it came.
@@ -232,18 +239,21 @@ def load(folder: str | Path, model: Any = None) -> Run:
         if name not in files:
             raise RunDamaged(f"{Path(folder) / run_folder.MANIFEST} does not list {name}: restore the folder from a copy, or run again")
     try:
-        return _run_of(files, model, folder)
+        run = _run_of(files, model, folder)
     except FalllineError:
         raise
     except Exception as error:  # every hash is right and the contents are not ours: from a stranger, or from another version
         raise RunDamaged(f"{folder} does not hold a run as fallline writes it ({type(error).__name__}: {str(error)[:200]})") from None
+    if isinstance(run.model, NetworkModel) and run.model.typed:  # the user's own code: its errors are his
+        _fitting(run.model.module, run.weights)
+    return run
 
 
 def _run_of(files: Mapping[str, bytes], module: Any, folder: str | Path) -> Run:
     """The run that verified files describe."""
     documents = {name: json.loads(files[name]) for name in DOCUMENTS if name.endswith(".json")}
     about, saved = documents["run.json"], documents["model.json"]
-    if module is not None and not saved.get("module"):
+    if module is not None and not saved.get("module") and not saved.get("network"):
         raise InvalidValue(f"model= is for runs of an nn.Module, and {folder} holds another: leave it out")
     tensors = run_folder.tensors(files["model.safetensors"])
     past = run_folder.tensors(files["history.safetensors"])
@@ -254,7 +264,7 @@ def _run_of(files: Mapping[str, bytes], module: Any, folder: str | Path) -> Run:
     arrays = run_folder.tensors(files["reader.safetensors"]) if "reader.safetensors" in files else {}
     return Run(
         plan=Plan.from_json(documents["plan.json"]),
-        model=_fitting_module(module, tensors) if saved["model"] is None else LinearModel.from_json(saved["model"]),
+        model=_model_of(saved, module, tensors),
         weights=_weights(tensors, "weights") or {},
         best=_weights(tensors, "best"),
         averaged=_weights(tensors, "averaged"),
@@ -291,15 +301,27 @@ def found_from_json(data: Mapping[str, Any]) -> Found:
 
 def _module_name(model: Any) -> str | None:
     """The class of a module, so that whoever loads the run knows what to build."""
-    return None if model is None or isinstance(model, LinearModel) else f"{type(model).__module__}.{type(model).__qualname__}"
+    return None if model is None or _of_rows(model) else f"{type(model).__module__}.{type(model).__qualname__}"
 
 
-def _fitting_module(module: Any, tensors: Mapping[str, np.ndarray]) -> Any:
+def _of_rows(model: Any) -> bool:
+    """Whether a model says what its scores mean, and so predicts labels and numbers from rows."""
+    return isinstance(model, (LinearModel, NetworkModel))
+
+
+def _model_of(saved: Mapping[str, Any], given: Any, tensors: Mapping[str, np.ndarray]) -> Any:
+    """The model of model.json, or the module that the caller gives for it."""
+    if saved["model"] is not None:
+        return LinearModel.from_json(saved["model"])
+    if not saved.get("network"):
+        return None if given is None else _fitting(given, _weights(tensors, "weights") or {})
+    return NetworkModel.from_json(saved["network"], given)
+
+
+def _fitting(module: Any, weights: Mapping[str, np.ndarray]) -> Any:
     """The module, once its state_dict has the names and shapes of the saved weights."""
-    if module is None:
-        return None
     own = {k: tuple(v.shape) for k, v in module.state_dict().items()}
-    saved = {k: v.shape for k, v in (_weights(tensors, "weights") or {}).items()}
+    saved = {k: v.shape for k, v in weights.items()}
     for name in sorted(own.keys() | saved.keys()):
         if own.get(name) != saved.get(name):
             raise InvalidValue(f"{name!r} has shape {own.get(name, 'none')} in the module and {saved.get(name, 'none')} in the run: build the module as it was")

@@ -56,6 +56,41 @@ def test_fit_chooses_a_rate_for_a_module():
     assert run.found is not None and run.history.evaluations[-1]["valid_accuracy"] > 0.8
 
 
+def test_fit_begins_with_what_suggest_says_of_the_module():
+    wide = net(torch.nn.BatchNorm1d(8))
+    conv = torch.nn.Sequential(torch.nn.Unflatten(1, (1, 6)), torch.nn.Conv1d(1, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(16, 2))
+    for model, rule, reason in ((wide, fl.AdamW, "a dense network"), (conv, fl.SGD, "for CNNs SGD")):
+        problem = fl.torch.problem(model, F.cross_entropy, data(), valid=data(60, 1))
+        run = fl.fit(problem, epochs=12, progress=False)
+        assert isinstance(run.plan.optimizer, rule)
+        noted = {e["what"]: e for e in run.journal}
+        assert reason in noted["optimizer"]["why"] and "warmup" in noted["schedule"]["value"] and noted["lr"]["why"]
+    own = fl.fit(problem, choices=fl.Choices(epochs=12, schedule="cosine"), progress=False)
+    assert str(own.plan.optimizer.schedule).startswith("cosine"), "a schedule that is given is the one that is used"
+
+
+def test_fit_plans_a_stream_in_updates():
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*data()), batch_size=20, shuffle=True)
+    problem = fl.torch.problem(net(), F.cross_entropy, loader, valid=data(60, 1))
+    before = torch.get_rng_state()
+    run = fl.fit(problem, epochs=3, progress=False)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert (run.plan.steps, run.plan.rows) == (18, None) and [e["step"] for e in run.history.evaluations] == [6, 12, 18]
+    assert run.journal[0]["what"] == "length" and "3 passes of 6 batches" in run.journal[0]["why"]
+    with pytest.raises(fl.InvalidValue, match="a stream that gives 20 rows at a time"):
+        fl.fit(problem, epochs=3, batch_size=30, progress=False)
+
+    class Endless:
+        def __iter__(self) -> Any:
+            while True:
+                yield data(16)
+
+    problem = fl.torch.problem(net(), F.cross_entropy, Endless())
+    with pytest.raises(fl.InvalidValue, match=r"without a length.*give fit\(problem, steps=1000\)"):
+        fl.fit(problem, epochs=3, progress=False)
+    assert fl.fit(problem, steps=30, progress=False).history.steps == 30
+
+
 class Reader(torch.nn.Module):
     """Takes **batch and gives an object with `.loss`, a mean over the tokens that are not masked."""
 

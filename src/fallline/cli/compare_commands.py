@@ -6,11 +6,22 @@ from typing import Annotated, Any
 
 import typer
 
+from fallline.errors import InvalidValue
+from fallline.model_spec import ModelSpec, model_spec
+
 VARIANT_NAMES = "batch, sgd, minibatch, momentum, nesterov, step-decay, exponential, linear, cosine, warmup-cosine, one-cycle, adam, adamw, nadam, rmsprop, adagrad, schedule-free"
 """As in `contenders.VARIANTS`, which would load the engines only to print a help; a test holds the two together."""
 
 Data = Annotated[str, typer.Argument(help="A file, a built-in set (digits, breast-cancer, diabetes, fashion-mnist), or ravine or rosenbrock: a function to look at.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
+
+
+def read_model(words: str) -> ModelSpec:
+    """--model, read; words that name none are a fault of the command."""
+    try:
+        return model_spec(words)
+    except InvalidValue as error:
+        raise typer.BadParameter(str(error), param_hint="--model") from None
 
 
 def register(app: typer.Typer, codes: str) -> None:
@@ -24,6 +35,8 @@ def register(app: typer.Typer, codes: str) -> None:
         epochs: Annotated[float, typer.Option(help="Passes over the training rows.")] = 20,
         seeds: Annotated[int, typer.Option(help="Runs of each variant.")] = 5,
         batch_size: Annotated[int, typer.Option(help="Rows of a mini-batch.")] = 32,
+        model: Annotated[str, typer.Option("--model", help="linear, mlp:256,128 (hidden layers), or package.module:factory.")] = "linear",
+        device: Annotated[str | None, typer.Option(help="Where a network is: cpu, cuda, cuda:0, mps. Left out, the CPU.")] = None,
         loss: Annotated[str | None, typer.Option("--loss", help="least_squares, logistic, softmax, huber, hinge, squared_hinge, poisson.")] = None,
         drop: Annotated[str, typer.Option(help="Columns to leave out: A,B.")] = "",
         only: Annotated[str, typer.Option(help="The only columns to learn from: A,B.")] = "",
@@ -42,7 +55,7 @@ def register(app: typer.Typer, codes: str) -> None:
         if data in work.LANDSCAPES:
             return work.landscape(data, work.Look(lr, momentum, noise, steps), out, json)
         work.only_for_landscapes(data, {"--lr": lr, "--momentum": momentum, "--noise": noise, "--steps": steps})
-        work.compare(work.Asked(data, target, variants, epochs, seeds, batch_size, loss, seed, out), (drop, only, type), json)
+        work.compare(work.Asked(data, target, variants, epochs, seeds, batch_size, loss, seed, out, read_model(model), device), (drop, only, type), json)
 
     @app.command(epilog=codes)
     def runs(

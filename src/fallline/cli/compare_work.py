@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from fallline import contenders, problems, rules, run_listing, tables
-from fallline.cli.work import _document, _list, _say, table_options
+from fallline import contenders, fitting, problems, rules, run_listing, tables
+from fallline.cli.work import _document, _list, _say, choices, table_options
 from fallline.comparing import compare as compare_variants
 from fallline.comparison import Comparison, lowest_point
 from fallline.errors import InvalidValue, UnknownName
@@ -35,6 +35,8 @@ class Asked:
     loss: str | None
     seed: int
     out: str | None
+    model: str = "linear"
+    device: str | None = None
 
 
 @dataclass(frozen=True)
@@ -104,12 +106,14 @@ def compare(asked: Asked, columns: tuple[str, str, Any], json: bool) -> None:
     if len(set(names)) < len(names):
         raise InvalidValue(f"--variants {asked.variants}: a name stands there twice")
     path = _page(asked.out, f"{Path(asked.data).stem}-compared")
+    told = choices(asked.epochs, str(asked.batch_size), None, "constant", asked.loss, None, None, asked.seed, asked.model, asked.device)
     drop, only, types = columns
     options = table_options(drop, only, types, "0.15", "0", None, None, None, None, False, None, asked.seed)
     made = tables.table(asked.data, target=asked.target, options=options)
-    problem = made.problem(asked.loss)
+    problem, valid, network = fitting.table_problem(made, fitting.table_rows(made, told), told)
     _say(made.summary.text(), json)
-    valid = problem.on(made.valid.X, made.target.decode(made.valid.y) if problem.loss.name == "poisson" else made.valid.y, made.valid.weights)
+    if network is not None:
+        _say(f"model: {network!r}, {problem.layout.size:,} parameters on {problem.device}", json)
     size = min(asked.batch_size, problem.rows)
     plans = {name: _seeded(problem, name, asked, size) for name in names}
     found = compare_variants(problem, plans, seeds=asked.seeds, valid=valid, progress=False if json else None)

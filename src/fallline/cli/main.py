@@ -14,7 +14,6 @@ from fallline.errors import (
     RunFolderError,
     RunUnfinished,
     TableError,
-    did_you_mean,
 )
 
 try:
@@ -41,7 +40,9 @@ TargetFlag = Annotated[str | None, typer.Option("--target", help="The column to 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 Lr = Annotated[str, typer.Option(help="A learning rate, or auto.")]
 BatchSize = Annotated[str, typer.Option(help="Rows of a batch: auto, full, or a number.")]
-Optimizer = Annotated[str, typer.Option(help="sgd, nesterov, adam, adamw, nadam, rmsprop, adagrad, schedule-free.")]
+Optimizer = Annotated[str, typer.Option(help="auto, sgd, nesterov, adam, adamw, nadam, rmsprop, adagrad, schedule-free.")]
+ModelFlag = Annotated[str, typer.Option("--model", help="linear, mlp:256,128 (hidden layers), or package.module:factory, where factory(features, outputs) gives an nn.Module.")]
+Device = Annotated[str | None, typer.Option(help="Where a network is: cpu, cuda, cuda:0, mps. Left out, the CPU.")]
 Momentum = Annotated[float | None, typer.Option(help="Of sgd and nesterov; 0.9 where left out.")]
 NesterovFlag = Annotated[bool, typer.Option("--nesterov", help="Nesterov's momentum in PyTorch's form.")]
 WeightDecay = Annotated[float | None, typer.Option(help="Times the weights; biases are left alone.")]
@@ -65,10 +66,10 @@ Metric = Annotated[list[str] | None, typer.Option(help="The headline's metric; m
 
 @app.command(epilog=CODES)
 def fit(
-    data: Data, target: TargetFlag = None, lr: Lr = "auto", batch_size: BatchSize = "auto", optimizer: Optimizer = "sgd",
+    data: Data, target: TargetFlag = None, lr: Lr = "auto", batch_size: BatchSize = "auto", optimizer: Optimizer = "auto",
     momentum: Momentum = None, nesterov: NesterovFlag = False, weight_decay: WeightDecay = None,
     schedule: ScheduleFlag = "warmup(5%) > linear(to=0)", epochs: Epochs = 20,
-    model: Annotated[str, typer.Option(help="linear is the only one so far.")] = "linear",
+    model: ModelFlag = "linear", device: Device = None,
     loss: LossFlag = None, metric: Metric = None, class_weight: ClassWeight = None, log_target: LogTarget = False,
     task: Annotated[str | None, typer.Option(help="classification or regression.")] = None,
     valid: Valid = "0.15", test: Test = "0.15", group: Group = None, time: Time = None, sample_weight: SampleWeight = None,
@@ -81,21 +82,20 @@ def fit(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what the folder holds.")] = False,
     json: Json = False,
 ) -> None:  # fmt: skip
-    """Fit a linear model to a table: choose, train, test, report."""
+    """Fit a linear model or a network to a table: choose, train, test, report."""
     from fallline.cli import work
 
-    _only("model", model, ["linear"])
     options = work.table_options(drop, only, type, valid, test, group, time, sample_weight, class_weight, log_target, task, seed)
     rule = work.rule(optimizer, lr, momentum, nesterov, weight_decay)
-    told = work.choices(epochs, batch_size, rule, schedule, loss, metric, plan, seed)
+    told = work.choices(epochs, batch_size, rule, schedule, loss, metric, plan, seed, compare_commands.read_model(model), device)
     work.fit(data, target, options, told, work.judges(patience, time_limit), work.Place(out, resume, overwrite), json)
 
 
 @app.command("find-lr", epilog=CODES)
 def find_lr(
-    data: Data, target: TargetFlag = None, batch_size: BatchSize = "auto", optimizer: Optimizer = "sgd", momentum: Momentum = None,
-    nesterov: NesterovFlag = False, weight_decay: WeightDecay = None, epochs: Epochs = 20, loss: LossFlag = None, seed: Seed = 0,
-    drop: Drop = "", only: Only = "", type: Type = None,
+    data: Data, target: TargetFlag = None, batch_size: BatchSize = "auto", optimizer: Optimizer = "auto", momentum: Momentum = None,
+    nesterov: NesterovFlag = False, weight_decay: WeightDecay = None, epochs: Epochs = 20, model: ModelFlag = "linear", device: Device = None,
+    loss: LossFlag = None, seed: Seed = 0, drop: Drop = "", only: Only = "", type: Type = None,
     plot: Annotated[str | None, typer.Option(help="Save the picture: FILE.png, .svg or .html.")] = None,
     json: Json = False,
 ) -> None:  # fmt: skip
@@ -104,13 +104,13 @@ def find_lr(
 
     options = work.table_options(drop, only, type, "0.15", "0.15", None, None, None, None, False, None, seed)
     rule = work.rule(optimizer, "auto", momentum, nesterov, weight_decay)
-    work.find_lr(data, target, options, work.choices(epochs, batch_size, rule, "constant", loss, None, None, seed), plot, json)
+    work.find_lr(data, target, options, work.choices(epochs, batch_size, rule, "constant", loss, None, None, seed, compare_commands.read_model(model), device), plot, json)
 
 
 @app.command(epilog=CODES)
 def plan(
     rows: Annotated[int, typer.Option(help="Rows of the training data.")], epochs: Epochs = 20, batch_size: BatchSize = "64",
-    lr: Lr = "0.1", optimizer: Optimizer = "sgd", momentum: Momentum = None, nesterov: NesterovFlag = False,
+    lr: Lr = "0.1", optimizer: Optimizer = "auto", momentum: Momentum = None, nesterov: NesterovFlag = False,
     weight_decay: WeightDecay = None, schedule: ScheduleFlag = "constant", seed: Seed = 0,
     out: Annotated[str | None, typer.Option(help="Save the plan: FILE.json.")] = None, json: Json = False,
 ) -> None:  # fmt: skip
@@ -126,12 +126,13 @@ def predict(
     out: Annotated[str, typer.Option("--out", "-o", help="FILE.csv, .parquet or .jsonl.")],
     id: Annotated[str | None, typer.Option(help="A column to carry over.")] = None,
     proba: Annotated[bool, typer.Option("--proba", help="Probabilities of the classes too.")] = False,
+    model: Annotated[str | None, typer.Option("--model", help="package.module:factory of a run whose own word for it you have not used here.")] = None,
     json: Json = False,
 ) -> None:  # fmt: skip
     """Predict every row of a table: one row out per row in, in the same order."""
     from fallline.cli import work
 
-    work.predict(run, data, out, id, proba, json)
+    work.predict(run, data, out, id, proba, model, json)
 
 
 @app.command(epilog=CODES)
@@ -151,11 +152,6 @@ def report(
 
 
 compare_commands.register(app, CODES)
-
-
-def _only(name: str, value: str, known: list[str]) -> None:
-    if value not in known:
-        raise typer.BadParameter(f"{value!r};{did_you_mean(value, known)} expected one of {', '.join(known)}".replace(";;", ";"), param_hint=f"--{name}")
 
 
 def _code(error: BaseException) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from fallline.errors import Diverged, InvalidValue, NoLearningRate, RunExists, R
 from fallline.history import Outcome
 from fallline.judges import EarlyStop, TimeBudget
 from fallline.live import LiveFolder, only_a_run
+from fallline.model_spec import model_spec
 from fallline.plan import Plan
 
 OPTIMIZERS = {
@@ -63,10 +65,12 @@ def table_options(drop, only, types, valid, test, group, time, sample_weight, cl
 
 def rule(name: str, lr: str, momentum: float | None, nesterov: bool, weight_decay: float | None) -> rules.Rule | None:
     """The optimizer's flags as a rule; None where everything is left to be chosen."""
-    if name not in OPTIMIZERS:
-        raise UnknownName.among("optimizer", name, OPTIMIZERS)
-    if name == "sgd" and lr == "auto" and momentum is None and not nesterov and weight_decay is None:
-        return None
+    if name != "auto" and name not in OPTIMIZERS:
+        raise UnknownName.among("optimizer", name, ["auto", *OPTIMIZERS])
+    if name == "auto":
+        if lr == "auto" and momentum is None and not nesterov and weight_decay is None:
+            return None
+        name = "sgd"  # a rate, a momentum or a decay of one's own is of SGD unless another optimizer is named
     try:
         rate = rules.auto if lr == "auto" else float(lr)
     except ValueError:
@@ -92,12 +96,18 @@ def _size(text: str) -> int | Batches | None:
         raise InvalidValue(f"--batch-size {text}: expected auto, full or a number of rows") from None
 
 
-def choices(epochs, batch_size, rule, schedule, loss, metrics, plan, seed) -> fitting.Choices:
+def choices(epochs, batch_size, rule, schedule, loss, metrics, plan, seed, model="linear", device=None) -> fitting.Choices:
     """The flags of a plan as choices."""
+    spec = model_spec(model)
+    if spec.kind == "factory" and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as `python -m` has it: a factory may stand in the folder where one is
     saved = None if plan is None else Plan.from_json(_read_json(plan))
     if saved is not None and (rule is not None or batch_size != "auto" or epochs != 20 or schedule != fitting.SCHEDULE):
         raise InvalidValue("--plan carries out a saved plan as it stands: leave out --lr, --batch-size, --epochs, --schedule and the optimizer's flags, or leave out --plan")
-    return fitting.Choices(epochs, _size(batch_size), rule, None if schedule in ("", "constant", "none") else schedule, loss, metrics, saved, seed)
+    shape = None if schedule in ("", "constant", "none") else schedule
+    told = fitting.Choices(epochs, _size(batch_size), rule, shape, loss, metrics, saved, seed, model=spec, device=device)
+    fitting.check_network(told.spec, device)
+    return told
 
 
 def _read_json(path: str) -> Any:
@@ -134,7 +144,7 @@ def fit(data: str, target: str | None, options: tables.TableOptions, told: fitti
     made = tables.table(data, target=target, options=options)
     asked = repr((told, [repr(judge) for judge in stop], options))
     if taken and not place.overwrite:
-        return _existing(folder, made.problem(told.loss).fingerprint, asked, json)
+        return _existing(folder, _problem(made, told).fingerprint, asked, json)
     _say(made.summary.text(), json)
     _say(f"target {made.target.name!r}: {made.target.task} ({made.target.why})", json)
     about = {"asked": asked, "command": "fallline " + shlex.join(sys.argv[1:]), "created": datetime.now().isoformat(" ", "minutes")}
@@ -156,6 +166,11 @@ def fit(data: str, target: str | None, options: tables.TableOptions, told: fitti
     print(f"{run.history.steps:,} updates; {run.reason}; predictions use the {run.used} weights")
     print(headline(run.summary))
     print(f"run: {folder}   report: {page}")
+
+
+def _problem(made: tables.Table, told: fitting.Choices) -> Any:
+    """What would be descended."""
+    return fitting.table_problem(made, fitting.table_rows(made, told), told)[0]
 
 
 def _partial(ended: BaseException, folder: Path) -> None:
@@ -210,7 +225,7 @@ def _free(parent: Path, stem: str) -> Path:
 def find_lr(data: str, target: str | None, options: tables.TableOptions, told: fitting.Choices, plot: str | None, json: bool) -> None:
     """`fallline find-lr`."""
     made = tables.table(data, target=target, options=options)
-    problem = made.problem(told.loss)
+    problem = _problem(made, told)
     from fallline.advice.lr import find_lr as search
 
     plan, found, _ = fitting.planned(problem, told)
@@ -253,9 +268,11 @@ def plan(rows: int, epochs: float, batch_size: str, rule: rules.Rule | None, sch
         print("learning rate against the update")
 
 
-def predict(folder: str, data: str, out: str, id: str | None, proba: bool, json: bool) -> None:
+def predict(folder: str, data: str, out: str, id: str | None, proba: bool, model: str | None, json: bool) -> None:
     """`fallline predict`."""
-    run = runs.load(folder)
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # for a factory; its name is checked before anything is imported
+    run = runs.load(folder, model)
     source, _ = tables.open_source(data)
     columns: dict[str, Any] = {}
     if id is not None:

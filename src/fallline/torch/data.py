@@ -11,6 +11,7 @@ import torch
 
 from fallline.errors import InvalidValue
 from fallline.torch.nest import as_tensors, described, leaves, mapped, moved, rows_of
+from fallline.torch.randomness import borrowed
 
 
 class Source(Protocol):
@@ -50,6 +51,27 @@ class Resident:
         for leaf in leaves(self.nest):
             digest.update(f"{leaf.dtype}{list(leaf.shape)}".encode())
             digest.update(leaf.detach().cpu().contiguous().view(torch.uint8).reshape(-1).numpy().data if leaf.numel() else b"")
+        return digest.hexdigest()
+
+
+class SparseRows:
+    """SciPy's CSR rows beside dense targets and weights: a batch is made dense when it is taken, never all of them.
+
+    Args:
+        data: (X, y) or (X, y, weight), with X [rows, features] in CSR.
+    """
+
+    def __init__(self, data: tuple[Any, ...], device: torch.device):
+        self.X, self.rest, self.device, self.rows = data[0], as_tensors(data[1:], device), device, data[0].shape[0]
+
+    def take(self, rows: torch.Tensor | None) -> Any:
+        x = torch.from_numpy((self.X if rows is None else self.X[rows.cpu().numpy()]).toarray()).to(self.device)
+        return (x, *(self.rest if rows is None else (leaf.index_select(0, rows) for leaf in self.rest)))
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(repr(self.X.shape).encode())
+        for part in (self.X.data, self.X.indices, self.X.indptr, *(leaf.cpu().numpy() for leaf in self.rest)):
+            digest.update(f"{part.dtype.str}{part.shape}".encode() + part.tobytes())
         return digest.hexdigest()
 
 
@@ -135,7 +157,7 @@ class Stream:
         return hashlib.sha256(f"{type(self.batches).__name__} {self.per_epoch}".encode()).hexdigest()
 
 
-def source_of(data: Any, device: torch.device) -> Resident | Indexed | Stream:
+def source_of(data: Any, device: torch.device) -> Resident | SparseRows | Indexed | Stream:
     """Which of the three the user's data is.
 
     A DataLoader and other iterables without `__getitem__` are streams; a list of batches is one too. Tensors, arrays,
@@ -146,6 +168,8 @@ def source_of(data: Any, device: torch.device) -> Resident | Indexed | Stream:
     """
     if isinstance(data, torch.utils.data.TensorDataset):
         return Resident(data.tensors, device)
+    if isinstance(data, tuple) and data and hasattr(data[0], "tocsr"):
+        return SparseRows((data[0].tocsr(), *data[1:]), device)
     if isinstance(data, (torch.Tensor, np.ndarray)) or _is_nest(data):
         return Resident(data, device)
     if isinstance(data, (torch.utils.data.IterableDataset, list)) or not hasattr(data, "__getitem__"):
@@ -164,20 +188,21 @@ def _is_nest(data: Any) -> bool:
     return all(hasattr(leaf, "shape") or hasattr(leaf, "to_numpy") for leaf in leaves(data)) and any(True for _ in leaves(data))
 
 
-def some_rows(source: Resident | Indexed | Stream, n: int) -> Any:
-    """A batch of about the first n rows, for looking at."""
+def some_rows(source: Resident | SparseRows | Indexed | Stream, n: int) -> Any:
+    """A batch of about the first n rows, for looking at: no random number is used up."""
     if isinstance(source, Stream):
-        return next(source.passes())
-    return source.take(torch.arange(min(n, source.rows), device=source.device if isinstance(source, Resident) else None))
+        with borrowed(source.device, True):
+            return next(source.passes())
+    return source.take(torch.arange(min(n, source.rows), device=source.device if isinstance(source, (Resident, SparseRows)) else None))
 
 
-def pieces(source: Resident | Indexed | Stream, size: int, rows: Sequence[int] | None = None) -> Iterator[Any]:
+def pieces(source: Resident | SparseRows | Indexed | Stream, size: int, rows: Sequence[int] | None = None) -> Iterator[Any]:
     """All rows in file order, `size` at a time (a stream as it comes)."""
     if isinstance(source, Stream):
         yield from source.passes()
         return
     for a in range(0, source.rows, size):
-        yield source.take(torch.arange(a, min(source.rows, a + size), device=source.device if isinstance(source, Resident) else None))
+        yield source.take(torch.arange(a, min(source.rows, a + size), device=source.device if isinstance(source, (Resident, SparseRows)) else None))
 
 
-__all__ = ["Indexed", "Resident", "Source", "Stream", "pieces", "rows_of", "some_rows", "source_of"]
+__all__ = ["Indexed", "Resident", "Source", "SparseRows", "Stream", "pieces", "rows_of", "some_rows", "source_of"]

@@ -20,7 +20,7 @@ from fallline.history import Advance, Trace
 from fallline.problems.start import as_flat
 from fallline.rows import Answer, Start
 from fallline.torch import modules
-from fallline.torch.data import Resident, Stream, pieces
+from fallline.torch.data import Resident, SparseRows, Stream, pieces
 from fallline.torch.gradients import gradients
 from fallline.torch.memory import out_of_memory, release
 from fallline.torch.randomness import borrowed, seeded, step_seed
@@ -165,7 +165,7 @@ class _Walk:
         self.problem, self.parameters, self.state, self.segment = engine.problem, engine.parameters, state, segment
         self.updater: Updater = engine.updater(segment)
         self.source = self.problem.source
-        self.also_python = not isinstance(self.source, Resident)
+        self.also_python = not isinstance(self.source, (Resident, SparseRows))
         self.indices = self._indices()
         self.chunk = engine.large_chunk(segment, segment.nominal or self.problem.rows)
         self.buffers = list(modules.buffers_of(self.problem.model).values())

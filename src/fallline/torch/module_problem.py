@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,9 +17,9 @@ from fallline.interrupts import undisturbed
 from fallline.layout import Layout
 from fallline.metrics import Metric
 from fallline.torch import modules
-from fallline.torch.data import Indexed, Resident, Stream, pieces, some_rows, source_of
+from fallline.torch.data import Indexed, Resident, SparseRows, Stream, pieces, some_rows, source_of
 from fallline.torch.nest import described, mapped, rows_of
-from fallline.torch.objective import Loss, Objective, Value, pair
+from fallline.torch.objective import Contract, Loss, Objective, Value, pair
 from fallline.torch.randomness import borrowed
 from fallline.torch.state import Point, copies, flat, unflat, write
 
@@ -83,13 +84,13 @@ class ModuleProblem:
     name = "module"
     keeps_path = False
 
-    def __init__(self, model: torch.nn.Module, objective: Loss | Objective, data: Any, *, autocast: torch.dtype | None = None, compile: bool = False):
+    def __init__(self, model: torch.nn.Module, objective: Contract, data: Any, *, autocast: torch.dtype | None = None, compile: bool = False):
         self.model, self.objective, self.autocast, self.compile = model, objective, autocast, compile
         self.valid: Any = None
         self.parameters = modules.trainable(model)
         self.layout: Layout = modules.layout_of(model, self.parameters)
         self.device = next(iter(self.parameters.values())).device
-        self.source: Resident | Indexed | Stream = source_of(data, self.device)
+        self.source: Resident | SparseRows | Indexed | Stream = source_of(data, self.device)
         self.notes: tuple[str, ...] = tuple(modules.notes_of(model))
         if isinstance(self.source, Stream):
             self.notes += (f"data is a {type(data).__name__}: batches come in its own order and of its own size",)
@@ -105,9 +106,18 @@ class ModuleProblem:
         """Rows of the data; None where batches come in their own order."""
         return None if isinstance(self.source, Stream) else self.source.rows
 
+    def stream(self) -> tuple[int | None, int]:
+        """Of a stream: batches of one pass, None where it has no length, and rows of a batch; no random number is used up."""
+        assert isinstance(self.source, Stream)
+        size = getattr(self.source.batches, "batch_size", None)
+        if not isinstance(size, int):
+            size = rows_of(some_rows(self.source, 1))
+        return self.source.per_epoch, size
+
     @cached_property
     def fingerprint(self) -> str:
-        return self.source.fingerprint()
+        found = self.source.fingerprint()
+        return hashlib.sha256(f"{found} {self.objective.mark}".encode()).hexdigest() if self.objective.mark else found
 
     @cached_property
     def call(self) -> Callable[..., Any]:
@@ -163,7 +173,7 @@ class ModuleProblem:
     def usual_metrics(self) -> tuple[str, ...]:
         """Accuracy where targets are class indices and outputs scores of classes; else the loss alone."""
         if not isinstance(self.objective, Loss):
-            return ()
+            return getattr(self.objective, "usual_metrics", ())
         batch = some_rows(self.source, 2)
         y = pair(batch)[1]
         if not isinstance(y, torch.Tensor) or y.is_floating_point() or y.ndim != 1:
@@ -174,7 +184,7 @@ class ModuleProblem:
 
     def measure(self, point: Point, metrics: Sequence[Metric]) -> tuple[float, list[float]]:
         """The mean loss of this problem's data at a point, and its metrics, in one pass."""
-        if metrics and not isinstance(self.objective, Loss):
+        if metrics and isinstance(self.objective, Objective):
             raise InvalidValue(f"metric {metrics[0].name!r} needs predictions and an objective gives none: use loss=, or leave metrics out")
         total, weight, truths, guesses = 0.0, 0.0, [], []
         with self._at(point), modules.mode(self.model, training=False), torch.no_grad(), borrowed(self.device, False):
@@ -183,11 +193,11 @@ class ModuleProblem:
                 total += float(value.mean) * value.weight
                 weight += value.weight
                 if metrics:
-                    truths.append(_numpy(pair(batch)[1]))
+                    truths.append(_numpy(self.objective.truth(batch)))
                     guesses.append(_numpy(value.outputs))
         if not metrics:
             return total / weight, []
-        return total / weight, _scores(metrics, np.concatenate(truths), np.concatenate(guesses))
+        return total / weight, self.objective.values(metrics, np.concatenate(truths), np.concatenate(guesses))
 
     def named(self, point: Point) -> dict[str, np.ndarray]:
         """The module's state_dict at a point, as arrays."""
@@ -283,21 +293,6 @@ def _numpy(value: Any) -> np.ndarray:
         raise InvalidValue(f"a metric needs one tensor and got a {described(value)}: measure with loss alone, or a metric of your own objective")
     value = value.detach()
     return (value.float() if value.dtype in (torch.bfloat16, torch.float16) else value).cpu().numpy()
-
-
-def _scores(metrics: Sequence[Metric], truth: np.ndarray, outputs: np.ndarray) -> list[float]:
-    """Metrics of raw outputs: columns are scores of classes where the truth is class indices."""
-    classes = outputs.ndim == 2 and outputs.shape[1] > 1 and truth.dtype.kind in "iu" and truth.ndim == 1
-    out = []
-    for m in metrics:
-        if m.needs == "numbers" or not classes:
-            out.append(m(truth, outputs.reshape(truth.shape) if outputs.size == truth.size else outputs))
-        elif m.needs == "labels":
-            out.append(m(truth, outputs.argmax(axis=1)))
-        else:
-            shifted = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-            out.append(m(truth, shifted / shifted.sum(axis=1, keepdims=True)))
-    return out
 
 
 __all__ = ["ModuleProblem", "problem"]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from fallline.errors import InvalidValue
+from fallline.metrics import Metric
 from fallline.torch.nest import described, rows_of
 
 
@@ -27,6 +29,31 @@ class Value:
     outputs: Any = None
 
 
+class Contract(Protocol):
+    """What a module is asked for: its value on a batch, and, where outputs show, metrics of them.
+
+    Attributes:
+        mark: what belongs to the data's fingerprint beside the numbers, or "".
+    """
+
+    @property
+    def mark(self) -> str: ...
+
+    def __call__(self, model: Callable[..., Any], batch: Any) -> Value: ...
+
+    def truth(self, batch: Any) -> Any:
+        """The targets of a batch.
+
+        Raises:
+            InvalidValue: the contract knows none.
+        """
+        ...
+
+    def values(self, metrics: Sequence[Metric], truth: np.ndarray, outputs: np.ndarray) -> list[float]:
+        """Metrics of all rows."""
+        ...
+
+
 @dataclass(frozen=True)
 class Loss:
     """The contract `loss(model(x), y)`, a mean over rows, on batches (x, y).
@@ -35,8 +62,7 @@ class Loss:
     """
 
     loss: Callable[[Any, Any], torch.Tensor]
-    declared = True
-    """A mean over rows, unless the check on one batch says otherwise."""
+    mark = ""
 
     def __call__(self, model: Callable[..., Any], batch: Any) -> Value:
         x, _ = pair(batch)
@@ -44,12 +70,31 @@ class Loss:
         mean = self.loss(outputs, batch[1])
         return Value(_scalar(mean, "loss(model(x), y)"), float(rows_of(batch)), outputs)
 
+    def truth(self, batch: Any) -> Any:
+        """y."""
+        return pair(batch)[1]
+
+    def values(self, metrics: Sequence[Metric], truth: np.ndarray, outputs: np.ndarray) -> list[float]:
+        """Metrics of raw outputs: columns are scores of classes where the truth is class indices."""
+        classes = outputs.ndim == 2 and outputs.shape[1] > 1 and truth.dtype.kind in "iu" and truth.ndim == 1
+        out = []
+        for m in metrics:
+            if m.needs == "numbers" or not classes:
+                out.append(m(truth, outputs.reshape(truth.shape) if outputs.size == truth.size else outputs))
+            elif m.needs == "labels":
+                out.append(m(truth, outputs.argmax(axis=1)))
+            else:
+                shifted = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+                out.append(m(truth, shifted / shifted.sum(axis=1, keepdims=True)))
+        return out
+
 
 @dataclass(frozen=True)
 class Objective:
     """The contract `f(model, batch)`: a scalar, a mean over rows; or (sum, weight), such as (sum over tokens, tokens)."""
 
     f: Callable[[Any, Any], Any]
+    mark = ""
 
     def __call__(self, model: Callable[..., Any], batch: Any) -> Value:
         value = self.f(model, batch)
@@ -61,6 +106,13 @@ class Objective:
         if not weight > 0:
             raise InvalidValue(f"objective(model, batch) gave the weight {weight:g}: expected what the sum is over, above 0")
         return Value(total / weight, weight)
+
+    def truth(self, batch: Any) -> Any:
+        """There is none to be known."""
+        raise InvalidValue("a metric needs predictions and an objective gives none: use loss=, or leave metrics out")
+
+    def values(self, metrics: Sequence[Metric], truth: np.ndarray, outputs: np.ndarray) -> list[float]:
+        raise NotImplementedError  # `truth` has refused
 
 
 def pair(batch: Any) -> tuple[Any, Any]:

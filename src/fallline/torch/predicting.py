@@ -10,7 +10,7 @@ import torch
 
 from fallline.errors import InvalidValue
 from fallline.torch import modules
-from fallline.torch.data import pieces, source_of
+from fallline.torch.data import SparseRows, pieces, source_of
 from fallline.torch.nest import described
 
 ROWS = 1024
@@ -18,7 +18,7 @@ ROWS = 1024
 
 
 def outputs(model: torch.nn.Module, weights: Mapping[str, np.ndarray], X: Any) -> np.ndarray:
-    """Outputs for rows X (tensors or arrays as in training, without targets), [rows, ...], in evaluation mode.
+    """Outputs for rows X (tensors, arrays or CSR as in training, without targets), [rows, ...], in evaluation mode.
 
     Raises:
         InvalidValue: the model gives something else than one tensor.
@@ -26,11 +26,16 @@ def outputs(model: torch.nn.Module, weights: Mapping[str, np.ndarray], X: Any) -
     if isinstance(X, list):  # rows written out; tuples are several inputs
         X = np.asarray(X, next((p.detach().cpu().numpy().dtype for p in model.parameters() if p.is_floating_point()), np.float32))
     own = model.state_dict()
-    tensors = {n: torch.as_tensor(weights[n]).to(t.device, t.dtype).reshape(t.shape) for n, t in own.items() if n in weights}
+    for name in sorted(own.keys() | weights.keys()):
+        here, there = (tuple(held[name].shape) if name in held else "none" for held in (own, weights))
+        if here != there:
+            raise InvalidValue(f"{name!r} has shape {here} in the module and {there} in the run's weights: build the module as it was")
+    tensors = {n: torch.as_tensor(weights[n]).to(t.device, t.dtype) for n, t in own.items()}
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    source = SparseRows((X.tocsr(),), device) if hasattr(X, "tocsr") else source_of(X, device)
     out = []
     with modules.mode(model, training=False), torch.no_grad():
-        for x in pieces(source_of(X, device), ROWS):
+        for x in pieces(source, ROWS):
             args, named = (tuple(x), {}) if isinstance(x, (tuple, list)) else ((), dict(x)) if isinstance(x, Mapping) else ((x,), {})
             result = torch.func.functional_call(model, tensors, args, named, tie_weights=True)
             if not isinstance(result, torch.Tensor):
