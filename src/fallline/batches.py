@@ -35,9 +35,9 @@ class Shuffled:
     6
     """
 
-    def indices(self, rows: int, seed: int, epoch: int) -> Indices:
-        """A uniform permutation of 0 .. rows-1 (Fisher-Yates)."""
-        return permutation(rows, stream_key(seed, epoch, _SHUFFLED))
+    def indices(self, rows: int, seed: int, epoch: int, out: Indices | None = None) -> Indices:
+        """A uniform permutation of 0 .. rows-1 (Fisher-Yates), into `out` where it is given."""
+        return permutation(rows, stream_key(seed, epoch, _SHUFFLED), out)
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,13 +136,13 @@ def shuffle_in_place(out: Indices, key: int) -> None:
     _compiled(_shuffle)(out, np.uint64(key), False)
 
 
-def permutation(rows: int, key: int) -> Indices:
-    """A uniformly random order of 0 .. rows-1.
+def permutation(rows: int, key: int, out: Indices | None = None) -> Indices:
+    """A uniformly random order of 0 .. rows-1, written into `out` (C-contiguous, `index_dtype(rows)`) where it is given.
 
     >>> permutation(5, stream_key(seed=0, epoch=0)).dtype
     dtype('int32')
     """
-    out = np.empty(rows, dtype=index_dtype(rows))
+    out = np.empty(rows, dtype=index_dtype(rows)) if out is None else out
     _compiled(_shuffle)(out, np.uint64(key), True)
     return out
 
