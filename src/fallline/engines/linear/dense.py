@@ -26,7 +26,14 @@ from fallline.engines.linear.scalar import (
     prefetch,
     still,
 )
-from fallline.engines.linear.tiles import ROWS, add_gradients, scores_of, update_and_score, vector_lanes
+from fallline.engines.linear.tiles import (
+    ROWS,
+    add_gradients,
+    scores_of,
+    update_and_score,
+    update_and_score_all,
+    vector_lanes,
+)
 
 AHEAD = 8
 """Rows between a prefetch and its use."""
@@ -104,7 +111,8 @@ def single(X, target, weight, order, code, parameter, row, names, varying, w, v,
     steps, d, outputs = order.shape[0], X.shape[1], w.shape[0]
     zero = f(0)
     parameter = f(parameter)
-    z, slopes = np.zeros((1, outputs), w.dtype), np.zeros((1, outputs), w.dtype)
+    z, slopes, changes = np.zeros((1, outputs), w.dtype), np.zeros((1, outputs), w.dtype), np.zeros(outputs, w.dtype)
+    plain = v is None and s is None and a is None and l1 is None
     i = int(order[0])
     for t in range(-1, steps):
         r, shrunk = still(f), f(1)
@@ -137,6 +145,14 @@ def single(X, target, weight, order, code, parameter, row, names, varying, w, v,
         nxt = int(order[t + 1]) if t + 1 < steps else i
         look, look_b = f(next_look(row, names, varying, t + 1, 0)), f(next_look(row, names, varying, t + 1, 1))
         soon = int(order[min(t + 3, steps - 1)])
+        if plain:
+            for k in range(outputs):
+                changes[k] = -r[10] * slopes[0, k] * shrunk if t >= 0 else zero
+            update_and_score_all(X, (np.int64(i), np.int64(nxt), np.int64(soon)), w, r[9], changes, z)
+            for k in range(outputs):
+                z[0, k] += b[0, k]
+            i = nxt
+            continue
         part = -(-d // outputs)
         for k in range(outputs):
             for q in range(k * part, min(d, (k + 1) * part), 16):  # spread: a burst would fill the line buffers

@@ -224,6 +224,54 @@ def _add_gradients(X, rows, slopes, g, q):
 add_gradients = kernel(_add_gradients, forceinline=True)
 
 
+def _updates(classes):
+    """The pass of `update_and_score_all` for the classes k .. k+classes-1."""
+
+    @intrinsic
+    def tile(typingctx, X, rows, w, keep, changes, k, z):
+        def codegen(context, builder, signature, args):
+            x, weights, change, out = (_Array(context, builder, signature.args[n], args[n]) for n in (0, 2, 4, 6))
+            now, near, soon = (x.row(i) for i in cgutils.unpack_tuple(builder, args[1], 3))
+            places = [weights.row(builder.add(args[5], _I64(c))) for c in range(classes)]
+            keep_ = _splat(builder, args[3], x.vector.count)
+            factors = [_splat(builder, builder.load(change.at(builder.add(args[5], _I64(c)))), x.vector.count) for c in range(classes)]
+            sums = _sums(builder, x.vector, 1, classes)[0]
+
+            def body(j, mask, turn):
+                _prefetch(builder, x.at(builder.add(soon, j)))
+                value, following = x.read(now, j, mask), x.read(near, j, mask)
+                for place, factor, total in zip(places, factors, sums, strict=True):
+                    weight = _multiply_add(builder, keep_, weights.read(place, j, mask), builder.fmul(factor, value))
+                    weights.write(place, j, mask, weight)
+                    _add_product(builder, total, weight, following)
+
+            _sweep(builder, x.columns, x.vector.count, body)
+            for c, total in enumerate(sums):
+                builder.store(_sum(builder, builder.load(total)), out.at(builder.add(args[5], _I64(c))))
+            return context.get_dummy_value()
+
+        return types.void(X, rows, w, keep, changes, types.intp, z), codegen
+
+    return tile
+
+
+SHARED = 5
+"""Classes that share each load of a row where one row is taken at a time: their sums and factors fill sixteen registers."""
+updates_one, updates_many = _updates(1), _updates(SHARED)
+
+
+def _update_and_score_all(X, rows, w, keep, changes, z):
+    """For every class: w[k] = keep*w[k] + changes[k]*X[i], and z[0, k] = w[k].X[l], for rows (i, l, one to ask for)."""
+    many = w.shape[0] - w.shape[0] % SHARED
+    for k in range(0, many, SHARED):
+        updates_many(X, rows, w, keep, changes, k, z)
+    for k in range(many, w.shape[0]):
+        updates_one(X, rows, w, keep, changes, k, z)
+
+
+update_and_score_all = kernel(_update_and_score_all, forceinline=True)
+
+
 @intrinsic
 def vector_lanes(typingctx, array):
     """Numbers of a vector of the array's type: a constant of the compiled kernel."""
