@@ -140,9 +140,9 @@ class Plan:
     # ------------------------------------------------------------------------------------------- segments
 
     def rows_between(self, start: int, stop: int, layout: Layout | None = None) -> tuple[Rows, tuple[int, ...]]:
-        """The rows of updates start .. stop-1 by group, and the group of each parameter (one group without a layout)."""
+        """The rows of updates start .. stop-1 by group, and the group of each parameter (without a layout, that of a weight)."""
         self._inside(start, stop)
-        groups, group_of = ((Group(),), ()) if layout is None else resolve_groups(self.optimizer, layout)
+        groups, group_of = ((Group(weight_decay=1.0, l1=1.0),), ()) if layout is None else resolve_groups(self.optimizer, layout)
         return self.optimizer.rows(self.clock, groups, start, stop), tuple(group_of)
 
     def segment(self, start: int, stop: int, layout: Layout) -> Segment:

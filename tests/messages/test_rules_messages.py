@@ -9,6 +9,7 @@ import pytest
 from fallline.errors import InvalidValue, NotARow, UnknownName
 from fallline.layout import Layout, Parameter
 from fallline.lengths import Clock, epochs
+from fallline.plan import Plan
 from fallline.rules import (
     SGD,
     AdaGrad,
@@ -24,7 +25,7 @@ from fallline.rules import (
     rule_class,
     rule_from_json,
 )
-from fallline.schedules import cosine, polyak
+from fallline.schedules import cosine, linear, polyak
 
 LAYOUT = Layout((Parameter("coef", (3,)), Parameter("intercept", (), "bias")))
 
@@ -134,3 +135,20 @@ def test_unknown_names_are_answered_with_the_nearest():
         rule_from_json({"rule": "AdmaW"})
     with pytest.raises(UnknownName, match=r"no SGD option 'momentun'; did you mean 'momentum'\?"):
         rule_from_json({"rule": "SGD", "momentun": 0.9})
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (SGD(lr=0.1, momentum=linear(start=0.5, to=1.5)), "momentum=linear(to=1.5, start=0.5) is 1 at update 10: expected a number of at least 0 and below 1 at every update"),
+        (SGD(lr=0.1, weight_decay=linear(start=0.1, to=-0.1)), "weight_decay=linear(to=-0.1, start=0.1) is -0.01 at update 11: expected at least 0 at every update"),
+        (SGD(lr=0.1, clip=linear(start=1.0, to=-1.0)), "clip=linear(to=-1, start=1) is 0 at update 10: expected a number above 0 at every update"),
+        (SGD(lr=0.1, average=linear(start=0.5, to=2.5)), "average=linear(to=2.5, start=0.5) is 1.1 at update 6: expected a number from 0 to 1 at every update"),
+        (SGD(lr=0.1, schedule="linear(to=-0.1)"), "is -0.01 at update 11: expected at least 0 at every update"),
+    ],
+)
+def test_a_schedule_that_leaves_the_range_names_the_update(rule, message):
+    plan = Plan(rows=100, epochs=2, batch_size=10, optimizer=rule)
+    with pytest.raises(InvalidValue) as said:
+        plan.rows_between(0, 20)
+    assert message in str(said.value)

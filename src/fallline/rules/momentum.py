@@ -63,7 +63,7 @@ class SGD(Rule):
     def _columns(self, lr: Column, clock: Clock, t: np.ndarray, age: np.ndarray) -> dict[str, Column]:
         if self.momentum == 0:
             return {}
-        b = over_time(self.momentum, clock, t)
+        b = over_time("momentum", self.momentum, clock, t)
         out: dict[str, Column] = {"momentum": b, "direct": 0.0, "through": 1.0}
         if self.nesterov:
             out |= {"direct": 1.0, "through": b}
@@ -111,7 +111,7 @@ class Nesterov(Rule):
         check_hyper("Nesterov", "momentum", self.momentum, below=1.0)
 
     def _columns(self, lr: Column, clock: Clock, t: np.ndarray, age: np.ndarray) -> dict[str, Column]:
-        b = over_time(self.momentum, clock, t)
+        b = over_time("momentum", self.momentum, clock, t)
         return {"look": lr * b, "momentum": b, "direct": 0.0, "through": 1.0}
 
     def _law(self) -> list[str]:
@@ -145,7 +145,7 @@ class MovingAverage(Rule):
         check_hyper("MovingAverage", "momentum", self.momentum, below=1.0)
 
     def _columns(self, lr: Column, clock: Clock, t: np.ndarray, age: np.ndarray) -> dict[str, Column]:
-        b = over_time(self.momentum, clock, t)
+        b = over_time("momentum", self.momentum, clock, t)
         return {"momentum": b, "intake": 1.0 - b, "direct": 0.0, "through": 1.0}
 
     def _law(self) -> list[str]:

@@ -35,10 +35,29 @@ class Auto:
 auto = Auto()
 
 
-def over_time(value: float | Schedule, clock: Clock, t: np.ndarray, peak: float | None = None) -> Column:
-    """A hyperparameter at the updates `t`: a float where it is constant."""
+def over_time(name: str, value: float | Schedule, clock: Clock, t: np.ndarray, peak: float | None = None) -> Column:
+    """The hyperparameter `name` at the updates `t`: a float where it is constant.
+
+    Raises:
+        InvalidValue: a schedule leaves the range in which the hyperparameter means something; names the update.
+    """
     curve = curve_of(value, clock, peak)
-    return curve if isinstance(curve, (int, float)) else curve(t)
+    if isinstance(curve, (int, float)):
+        return curve
+    values = curve(t)
+    low, high, says = RANGES.get(name, (0.0, math.inf, "at least 0"))
+    if len(t) and not (values.min() >= low and values.max() < high):  # NaN fails too
+        at = int(np.argmin((values >= low) & (values < high)))
+        raise InvalidValue(f"{name}={value!r} is {values[at]:g} at update {t[at]:,}: expected {says} at every update")
+    return values
+
+
+RANGES = {
+    "momentum": (0.0, 1.0, "a number of at least 0 and below 1"),
+    "clip": (math.nextafter(0.0, 1.0), math.inf, "a number above 0"),
+    "average": (0.0, math.nextafter(1.0, 2.0), "a number from 0 to 1"),
+}
+"""Ranges [low, high) of hyperparameters over time; for all others, finite and at least 0."""
 
 
 def learning_rate(rule: Any, clock: Clock, t: np.ndarray) -> Column:
@@ -50,8 +69,8 @@ def learning_rate(rule: Any, clock: Clock, t: np.ndarray) -> Column:
     if isinstance(rule.lr, Auto):
         raise InvalidValue("lr is auto: find it first, with plan.with_lr(find_lr(problem, plan)), or let train or fit do so")
     if rule.schedule is None:
-        return over_time(rule.lr, clock, t)
-    return over_time(rule.schedule, clock, t, rule.lr)
+        return over_time("lr", rule.lr, clock, t)
+    return over_time("lr", rule.schedule, clock, t, rule.lr)
 
 
 def check_hyper(
@@ -76,16 +95,16 @@ def check_hyper(
 def shared(rule: Any, lr: Column, clock: Clock, t: np.ndarray, group: Group) -> dict[str, Column]:
     """Columns that any rule may have: decay, l1, clip, average."""
     out: dict[str, Column] = {}
-    decay = over_time(rule.weight_decay, clock, t)
+    decay = over_time("weight_decay", rule.weight_decay, clock, t)
     if _present(rule.weight_decay) and group.weight_decay:
         decay = decay * group.weight_decay
         out |= {"shrink": 1.0 - lr * decay} if getattr(rule, "decoupled", False) else {"l2": decay}
     if _present(rule.l1) and group.l1:
-        out["threshold"] = lr * (over_time(rule.l1, clock, t) * group.l1)
+        out["threshold"] = lr * (over_time("l1", rule.l1, clock, t) * group.l1)
     if rule.clip is not None:
-        out["clip"] = over_time(rule.clip, clock, t)
+        out["clip"] = over_time("clip", rule.clip, clock, t)
     if rule.average is not None:
-        out["average"] = over_time(rule.average, clock, t)
+        out["average"] = over_time("average", rule.average, clock, t)
     return out
 
 

@@ -224,7 +224,7 @@ class Scheduler(LRScheduler):
             rule, clock = self.plan.optimizer, self.plan.clock
             block = {"lr": self.plan.lr_at(at)}
             for name in self._driven.keys() - {"lr"}:
-                block[name] = np.broadcast_to(over_time(getattr(rule, name), clock, at), at.shape)
+                block[name] = np.broadcast_to(over_time(name, getattr(rule, name), clock, at), at.shape)
             self._block = start, block
         return {name: float(column[t - start]) for name, column in block.items()}
 

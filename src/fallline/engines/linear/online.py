@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fallline.engines.linear import dense
-from fallline.engines.linear.scalar import SOFTMAX
+from fallline.engines.linear.scalar import HINGE, LOGISTIC, SOFTMAX, SQUARED_HINGE
 from fallline.errors import Diverged, InvalidValue
 from fallline.lengths import Clock
 from fallline.rows import INDEX
@@ -54,6 +54,8 @@ class Online:
         self._y = np.zeros((1, 1 if loss.code == SOFTMAX else outputs), dtype)
         self._weight, self._order, self._out = np.empty(0, dtype), np.zeros(1, np.int32), np.zeros(1)
         self._none = np.empty((1, 2, 0))
+        # what a label may be: kernels index by a class without looking
+        self._labels = range(outputs) if loss.code == SOFTMAX else range(2) if loss.code in (LOGISTIC, HINGE, SQUARED_HINGE) else None
         self._take(first, 0)
 
     def _take(self, rows, begin: int) -> None:
@@ -87,6 +89,7 @@ class Online:
 
         Raises:
             Diverged: the loss or the gradient was not finite; nothing was applied.
+            InvalidValue: a row of another length, or a label that is none.
 
         >>> from fallline import SGD
         >>> model = online("logistic", features=2, optimizer=SGD(lr=0.5))
@@ -100,7 +103,14 @@ class Online:
                 self._take(self._rows(self.step, self.step + _HORIZON), self.step)
                 t = 0
             varying = self._varying[t : t + 1]
-        self._X[0], self._y[0] = x, y
+        if self._labels is not None and y not in self._labels:
+            raise InvalidValue(f"y={y!r} at row {self.step}: expected a class index from 0 to {len(self._labels) - 1}")
+        try:
+            if len(x) != self._X.shape[1]:  # one number would be spread over all features
+                raise ValueError
+            self._X[0], self._y[0] = x, y
+        except (ValueError, TypeError):
+            raise InvalidValue(f"row {self.step}: expected {self._X.shape[1]} numbers and one target, got x of shape {np.shape(x)} and y={y!r}") from None
         done = dense.single(
             self._X, self._y, self._weight, self._order, self._loss.code, self._loss.parameter, self._row, self._names,
             varying, self._w, self._v, self._s, self._a, self._l1, self._b, True, self._out,
