@@ -143,8 +143,7 @@ def stability(plan: Plan, problem: Any, curvature: float | Curvature | None, at:
     if not h > 0:
         nothing = np.full(len(steps), np.nan if (row["second_intake"] > 0).any() else np.inf)
         return Stability(found, steps, lr, nothing, np.zeros(len(steps), bool), 0.0, plan.steps_per_epoch)
-    with np.errstate(invalid="ignore"):
-        above = (borne(row) < h).any(axis=1)
+    above = (borne(row) < h).any(axis=1)
     growth = float(np.log10(radius({k: v[above] for k, v in row.items()}, h).max(axis=1)).sum()) if above.any() else 0.0
     doubled = _parts(_doubled(plan.optimizer), plan.clock, even, steps)
     with np.errstate(invalid="ignore"):

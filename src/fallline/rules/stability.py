@@ -32,6 +32,9 @@ _PUT_ASIDE: dict[str, Any] = {"schedule": None, "groups": None, "l1": 0.0, "clip
 """What a rule is rid of, beside its own lr, before its edge is read."""
 _ROUNDING = 1e-12
 
+quiet = np.errstate(all="ignore")
+"""A curvature may be as large as a number can be: what overflows is unstable, not news."""
+
 Parts = Mapping[str, np.ndarray]
 """The columns that decide about stability, by name, all of one shape."""
 
@@ -41,6 +44,7 @@ def parts_of(rows: Rows) -> dict[str, np.ndarray]:
     return {name: np.array(rows.column(name)) for name in _PARTS}
 
 
+@quiet
 def borne(row: Parts) -> np.ndarray:
     """The largest curvature h such that the rows are stable at every curvature up to it; NaN where none can be told.
 
@@ -65,14 +69,15 @@ def borne(row: Parts) -> np.ndarray:
     return np.where(row["second_intake"] > 0, np.nan, np.minimum.reduce(limits))
 
 
+@quiet
 def _limit(value: np.ndarray, slope: np.ndarray) -> np.ndarray:
     """The largest h with value + slope*h >= 0, where value is that of h = 0; infinite where it never fails."""
     value = np.where(np.abs(value) < _ROUNDING, 0.0, value)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        root = np.where(slope < 0, np.maximum(value, 0.0) / -slope, np.inf)
+    root = np.where(slope < 0, np.maximum(value, 0.0) / -slope, np.inf)
     return np.where(value < 0, 0.0, root)
 
 
+@quiet
 def radius(row: Parts, h: float) -> np.ndarray:
     """The spectral radius of the rows' maps of (w, v) at curvature h: above 1, that direction grows at every update."""
     pushed = row["lr"] * (row["direct"] + row["through"] * row["intake"])
@@ -84,6 +89,7 @@ def radius(row: Parts, h: float) -> np.ndarray:
     return np.where(inner < 0, np.sqrt(np.maximum(det, 0.0)), real)
 
 
+@quiet
 def largest_factor(row: Parts, doubled: Parts, h: float) -> np.ndarray:
     """By how much a row's learning rate can be multiplied before it no longer bears the curvature h.
 
