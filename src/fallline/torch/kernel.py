@@ -22,10 +22,13 @@ from fallline.engines.linear.scalar import CLIP, LOOK, columns, law
 from fallline.rows import COLUMNS
 
 CHUNK = 32_768
-"""Elements of a piece of work: small enough to share between cores, large enough to hide the loop around it."""
+"""Elements of a share of the work at most: small enough to divide between cores, large enough to hide the loop around it."""
+SHARE = 4_096
+"""Elements of a share at least, where there are so many: many small tensors make one."""
 
-PHASE, TURN, PIECES, CHUNKS, GROUP_OF, GROUPS, ROW, W, G, V, S, A, MODULE, SQUARES, FACTOR, GUARD, FAILED = range(17)
-"""Fields of a task, int64. Addresses of tables, but for PHASE, TURN (two counters in a table), PIECES, GROUPS, GUARD and FAILED."""
+FIELDS = 19
+PHASE, TURN, PIECES, CHUNKS, SHARES, STARTS, GROUP_OF, GROUPS, ROW, W, G, V, S, A, MODULE, SQUARES, FACTOR, GUARD, FAILED = range(FIELDS)
+"""Fields of a task, int64. Addresses of tables, but for PHASE, TURN (two counters in a table), PIECES, SHARES, GROUPS, GUARD and FAILED."""
 SUM, UPDATE, POINT = 1, 2, 4
 """Phases: squares of the gradients; the update; the gradient point. A lone thread may do the first two in one call."""
 
@@ -45,7 +48,7 @@ def _pointer_of(element):
     return pointer
 
 
-_int64_at, _float64_at = _pointer_of(types.int64), _pointer_of(types.float64)
+int64_at, _float64_at = _pointer_of(types.int64), _pointer_of(types.float64)
 
 
 @intrinsic
@@ -71,7 +74,7 @@ def _take(typingctx, address):
 
 
 def _view(table, p, start, n, like):
-    return carray(_pointer(carray(_int64_at(table), (p + 1,))[p] + start * like.itemsize, like), (n,))
+    return carray(_pointer(carray(int64_at(table), (p + 1,))[p] + start * like.itemsize, like), (n,))
 
 
 view = kernel(_view, forceinline=True)
@@ -99,22 +102,25 @@ def callback_for(single: bool, has_v: bool, has_s: bool, has_a: bool, has_l1: bo
     dtype = np.float32 if single else np.float64
 
     def run(address):
-        task = carray(address, (17,), np.int64)
+        task = carray(address, (FIELDS,), np.int64)
         like = np.empty(0, dtype)
         f = like.dtype.type
         pieces, phase = task[PIECES], task[PHASE]
-        chunks = carray(_int64_at(task[CHUNKS]), (pieces, 3))
-        group_of = carray(_int64_at(task[GROUP_OF]), (pieces,))
-        given = carray(_int64_at(task[G]), (pieces,))
+        shares = task[SHARES]
+        chunks = carray(int64_at(task[CHUNKS]), (pieces, 3))
+        starts = carray(int64_at(task[STARTS]), (shares + 1,))
+        group_of = carray(int64_at(task[GROUP_OF]), (pieces,))
+        given = carray(int64_at(task[G]), (pieces,))
         squares = carray(_float64_at(task[SQUARES]), (pieces,))
         row = carray(_float64_at(task[ROW]), (task[GROUPS], _WIDTH))
         if phase & SUM:
             while True:
-                c = _take(task[TURN])
-                if c >= pieces:
+                share = _take(task[TURN])
+                if share >= shares:
                     break
-                p, start, n = chunks[c, 0], chunks[c, 1], chunks[c, 2]
-                squares[c] = 0.0 if given[p] == 0 else square(view(task[G], p, start, n, like), n, like)
+                for c in range(starts[share], starts[share + 1]):
+                    p, start, n = chunks[c, 0], chunks[c, 1], chunks[c, 2]
+                    squares[c] = 0.0 if given[p] == 0 else square(view(task[G], p, start, n, like), n, like)
         if phase & UPDATE:
             factor = carray(_float64_at(task[FACTOR]), (1,))[0]
             clip = row[0, CLIP]
@@ -132,41 +138,43 @@ def callback_for(single: bool, has_v: bool, has_s: bool, has_a: bool, has_l1: bo
             group = 0
             r = columns(row, group, f, has_v or has_s)
             while True:
-                c = _take(task[TURN] + 8)
-                if c >= pieces:
+                share = _take(task[TURN] + 8)
+                if share >= shares:
                     break
-                p, start, n = chunks[c, 0], chunks[c, 1], chunks[c, 2]
-                if given[p] == 0:
-                    continue
-                if group_of[p] != group:
-                    group = group_of[p]
-                    r = columns(row, group, f, has_v or has_s)
-                w, g = view(task[W], p, start, n, like), view(task[G], p, start, n, like)
-                v = view(task[V], p, start, n, like) if has_v else w
-                s = view(task[S], p, start, n, like) if has_s else w
-                a = view(task[A], p, start, n, like) if has_a else w
-                for i in range(n):
-                    vi = v[i] if has_v else f(0)
-                    si = s[i] if has_s else f(0)
-                    ai = a[i] if has_a else f(0)
-                    wi, vi, si, ai = law(r, w[i], vi, si, ai, g[i] * scale, has_v, has_s, has_a, has_l1)
-                    w[i] = wi
-                    if has_v:
-                        v[i] = vi
-                    if has_s:
-                        s[i] = si
-                    if has_a:
-                        a[i] = ai
+                for c in range(starts[share], starts[share + 1]):
+                    p, start, n = chunks[c, 0], chunks[c, 1], chunks[c, 2]
+                    if given[p] == 0:
+                        continue
+                    if group_of[p] != group:
+                        group = group_of[p]
+                        r = columns(row, group, f, has_v or has_s)
+                    w, g = view(task[W], p, start, n, like), view(task[G], p, start, n, like)
+                    v = view(task[V], p, start, n, like) if has_v else w
+                    s = view(task[S], p, start, n, like) if has_s else w
+                    a = view(task[A], p, start, n, like) if has_a else w
+                    for i in range(n):
+                        vi = v[i] if has_v else f(0)
+                        si = s[i] if has_s else f(0)
+                        ai = a[i] if has_a else f(0)
+                        wi, vi, si, ai = law(r, w[i], vi, si, ai, g[i] * scale, has_v, has_s, has_a, has_l1)
+                        w[i] = wi
+                        if has_v:
+                            v[i] = vi
+                        if has_s:
+                            s[i] = si
+                        if has_a:
+                            a[i] = ai
         if phase & POINT:
             while True:
-                c = _take(task[TURN])
-                if c >= pieces:
+                share = _take(task[TURN])
+                if share >= shares:
                     break
-                p, start, n = chunks[c, 0], chunks[c, 1], chunks[c, 2]
-                look = f(row[group_of[p], LOOK])
-                w, v, y = view(task[W], p, start, n, like), view(task[V], p, start, n, like), view(task[MODULE], p, start, n, like)
-                for i in range(n):
-                    y[i] = w[i] - look * v[i]
+                for c in range(starts[share], starts[share + 1]):
+                    p, start, n = chunks[c, 0], chunks[c, 1], chunks[c, 2]
+                    look = f(row[group_of[p], LOOK])
+                    w, v, y = view(task[W], p, start, n, like), view(task[V], p, start, n, like), view(task[MODULE], p, start, n, like)
+                    for i in range(n):
+                        y[i] = w[i] - look * v[i]
 
     return callback(run, types.void(types.voidptr))
 
@@ -175,3 +183,16 @@ def pieces(sizes: list[int]) -> np.ndarray:
     """The table of the pieces of parameters of these sizes: parameter, first element, elements; int64 [pieces, 3]."""
     rows = [(p, start, min(CHUNK, size - start)) for p, size in enumerate(sizes) for start in range(0, size, CHUNK)]
     return np.array(rows, np.int64).reshape(-1, 3)
+
+
+def shares(chunks: np.ndarray) -> np.ndarray:
+    """Where each share of the pieces begins, and their end: shares of SHARE to CHUNK elements, by one atomic step each."""
+    sizes = chunks[:, 2].tolist()
+    goal = min(max(sum(sizes) // 8, SHARE), CHUNK)
+    starts, held = [0], 0
+    for c, size in enumerate(sizes):
+        if held and held + size > goal:
+            starts.append(c)
+            held = 0
+        held += size
+    return np.array([*starts, len(sizes)] if sizes else [0], np.int64)

@@ -19,10 +19,11 @@ from fallline.rows import INDEX, Answer
 from fallline.rules import resolve_groups
 from fallline.torch import modules
 from fallline.torch.device import DeviceUpdater
+from fallline.torch.held import HeldUpdates
 from fallline.torch.state import ModuleState, Tensors, copies, write
 from fallline.torch.update import HostUpdater, updater_of
 
-BLOCK = 256
+BLOCK = 1024
 """Rows that are written ahead at a time."""
 REGISTERS = {"w": "weight", "v": "velocity", "s": "second_moment", "a": "average"}
 """What the registers are called in a state_dict."""
@@ -69,6 +70,8 @@ class Optimizer(torch.optim.Optimizer):
         self._multipliers = [g.lr for g in resolve_groups(plan.optimizer, self.layout)[0]]
         self._registers = ModuleState(0, self._params, plan.optimizer.start())
         self._updater = updater_of(self._named, self._group_of)
+        with compiled.announced():
+            self._held = HeldUpdates(self._updater) if isinstance(self._updater, HostUpdater) else None
         super().__init__(self._groups(), {})
         self._load_rows()
 
@@ -103,40 +106,24 @@ class Optimizer(torch.optim.Optimizer):
     """GradScaler then hands over `grad_scale` and `found_inf` and leaves unscaling and skipping to `step`."""
 
     def _made(self, factor: float) -> None:
-        grads = [p.grad for p in self._params]
-        if not any(g is not None for g in grads):
-            raise InvalidValue("no parameter has a gradient: call loss.backward() before step()")
-        state, updater = self._registers, self._updater
-        row = self.update - self._block_start
+        state, row = self._registers, self.update - self._block_start
         state.need(self._needs)
-        if isinstance(updater, HostUpdater):
-            self._placed()
-            made = updater.apply(row, grads, factor, guard=self.guard)
-        else:
-            made = self._on_device(self._dense[row], grads, factor)
+        made = self._on_device(row, factor) if self._held is None else self._held.step(row, state, factor, guard=self.guard)
+        if made is None:
+            raise InvalidValue("no parameter has a gradient: call loss.backward() before step()")
         if not made:
-            raise Diverged(f"a gradient is not finite before update {self.update}; nothing was changed: {self._not_finite(grads)}", step=self.update)
+            raise Diverged(f"a gradient is not finite before update {self.update}; nothing was changed: {self._not_finite()}", step=self.update)
         torch.autograd.graph.increment_version(self._params)
 
-    def _on_device(self, row: np.ndarray, grads: list[torch.Tensor | None], factor: float) -> bool:
-        updater = self._updater
+    def _on_device(self, row: int, factor: float) -> bool | None:
+        updater, grads = self._updater, [p.grad for p in self._params]
         assert isinstance(updater, DeviceUpdater)
+        if all(g is None for g in grads):
+            return None
         alive = torch.ones((), dtype=torch.bool, device=updater.device)
-        there = torch.from_numpy(row).to(updater.device)
+        there = torch.from_numpy(self._dense[row]).to(updater.device)
         made = updater.apply(there, self._needs, grads, self._registers, factor, alive)
         return bool(made) if self.guard else True
-
-    def _placed(self) -> None:
-        """Tell the updater where everything lies: the module's tensors each time, the registers when they are new."""
-        state, updater = self._registers, self._updater
-        if self._params[0].device.type != "cpu":
-            raise InvalidValue("the module has moved to another device since the optimizer was made: make the optimizer after .to()")
-        if self._own != (id(state.v), id(state.s), id(state.a)):
-            updater.place(state)
-            self._own = (id(state.v), id(state.s), id(state.a))
-        updater.place_weights(state)
-
-    _own: Any = None
 
     def _unscaled(self) -> tuple[float, bool]:
         """What a GradScaler asks for: a factor for the gradients, and whether to skip the update."""
@@ -152,7 +139,7 @@ class Optimizer(torch.optim.Optimizer):
             return
         row = self.update - self._block_start
         if isinstance(updater, HostUpdater):
-            self._placed()
+            updater.place(state)
             updater.look(row)
         else:
             looks = [float(self._dense[row][g, INDEX["look"]]) for g in self._group_of]
@@ -209,8 +196,8 @@ class Optimizer(torch.optim.Optimizer):
             return f" by {found[0]}"
         return " by a torch scheduler" if any("initial_lr" in g for g in self.param_groups) else " by other code"
 
-    def _not_finite(self, grads: list[torch.Tensor | None]) -> str:
-        bad = [n for n, g in zip(self._named, grads, strict=True) if g is not None and not bool(torch.isfinite(g).all())]
+    def _not_finite(self) -> str:
+        bad = [n for n, p in self._named.items() if p.grad is not None and not bool(torch.isfinite(p.grad).all())]
         return f"first in {bad[0]!r}; lower the learning rate or look at this batch" if bad else "their norm overflows"
 
     # ----------------------------------------------------------------------------------------- train and eval

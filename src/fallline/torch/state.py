@@ -89,6 +89,16 @@ class ModuleState:
         return ModuleState(self.step, copies(self.module), self.start, *made, scale=self.scale, good=self.good)
 
 
+def relaid(state: ModuleState) -> bool:
+    """Lay registers out in memory as their parameters are by now (`.to(memory_format=...)`); whether any was not."""
+    changed = False
+    for register in (state.w, state.v, state.s, state.a):
+        for k, (r, p) in enumerate(zip(register or (), state.module, strict=False)):
+            if r.stride() != p.stride() and register is not None:
+                register[k], changed = torch.empty_like(p).copy_(r), True
+    return changed
+
+
 def copies(tensors: Tensors) -> Tensors:
     """Detached copies with the same layout in memory."""
     return [t.detach().clone(memory_format=torch.preserve_format) for t in tensors]

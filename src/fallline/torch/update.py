@@ -16,13 +16,12 @@ import torch
 from fallline.errors import InvalidValue
 from fallline.rows import Rows
 from fallline.torch import kernel
-from fallline.torch.state import ModuleState
+from fallline.torch.checks import check
+from fallline.torch.state import ModuleState, relaid
 from fallline.torch.threads import shared
 
-THREADED = 50_000
+THREADED = 75_000
 """Elements from which several threads are worth their hand-over (some microseconds of work)."""
-
-
 _is_contiguous, _data_ptr = torch.Tensor.is_contiguous, torch.Tensor.data_ptr
 
 Tensors = list[torch.Tensor]
@@ -65,29 +64,30 @@ class HostUpdater:
     def __init__(self, parameters: dict[str, torch.Tensor], group_of: Sequence[int]):
         self.names, self.tensors = list(parameters), list(parameters.values())
         for name, tensor in parameters.items():
-            _check(name, tensor)
+            check(name, tensor)
         kinds = {t.dtype for t in self.tensors}
         if len(kinds) > 1:
             raise InvalidValue(f"parameters of several types ({', '.join(sorted(map(str, kinds)))}): expected one; use model.float() or model.double()")
         self.group_of = np.array(group_of, np.int64)
         self._single = kinds == {torch.float32}
-        self._plain = all(t.is_contiguous() for t in self.tensors)
-        self._wide = sum(t.numel() for t in self.tensors) >= THREADED
+        self._plain = False
+        self.size = sum(t.numel() for t in self.tensors)
         self._copies: Tensors = []
         self._make_task()
 
     def _make_task(self) -> None:
         """The table that the callback reads, and the arrays whose addresses stand in it."""
         chunks = kernel.pieces([t.numel() for t in self.tensors])
-        self._task, self._turn = np.zeros(17, np.int64), np.zeros(2, np.int64)
+        starts = kernel.shares(chunks)
+        self._task, self._turn = np.zeros(kernel.FIELDS, np.int64), np.zeros(2, np.int64)
         self._squares, self._factor = np.zeros(max(len(chunks), 1)), np.ones(1)
-        self._grads = np.zeros(len(self.tensors), np.int64)
-        self._held = [chunks]
+        self.grads, self.module = np.zeros((2, len(self.tensors)), np.int64)
+        self._held = [chunks, starts]
         task = self._task
-        task[kernel.PIECES] = len(chunks)
+        task[kernel.PIECES], task[kernel.SHARES] = len(chunks), len(starts) - 1
         for field, array in (
-            (kernel.TURN, self._turn), (kernel.CHUNKS, chunks), (kernel.GROUP_OF, self.group_of),
-            (kernel.SQUARES, self._squares), (kernel.FACTOR, self._factor), (kernel.G, self._grads),
+            (kernel.TURN, self._turn), (kernel.CHUNKS, chunks), (kernel.STARTS, starts), (kernel.GROUP_OF, self.group_of),
+            (kernel.SQUARES, self._squares), (kernel.FACTOR, self._factor), (kernel.G, self.grads), (kernel.MODULE, self.module),
         ):  # fmt: skip
             task[field] = array.ctypes.data
         self._address = task.ctypes.data
@@ -97,10 +97,10 @@ class HostUpdater:
     def begin(self, state: ModuleState, rows: Rows) -> None:
         """Take up a segment: its rows, its registers, and the first gradient point."""
         state.need(rows.registers)
+        relaid(state)
         self._losses: list[float] = []
         self.use(rows)
         self.place(state)
-        self.place_weights(state)
         self.look(0)
 
     def step(self, t: int, loss: torch.Tensor, grads: Sequence[torch.Tensor | None], factor: float) -> bool:
@@ -129,22 +129,20 @@ class HostUpdater:
         needs = rows.registers
         self._rows = np.ascontiguousarray(rows.dense())
         self._needs, self._looks, self._clips = needs, needs.look, needs.clip
-        self._run = kernel.callback_for(self._single, needs.v, needs.s, needs.a, needs.threshold)
+        self._run = kernel.callback_for(self._single, needs.v, needs.s, needs.a, needs.threshold).address
         self._first_row, self._row_bytes = self._rows.ctypes.data, self._rows.strides[0]
         self._task[kernel.GROUPS] = self._rows.shape[1]
 
     def place(self, state: ModuleState) -> None:
-        """Take up where the registers v, s and a lie; only a new state moves them."""
-        tables = [None if r is None else addresses(r) for r in (state.v, state.s, state.a)]
-        for field, table in zip((kernel.V, kernel.S, kernel.A), tables, strict=True):
+        """Take up where the registers lie, and the module's tensors."""
+        tables = [None if r is None else addresses(r) for r in (state.v, state.s, state.a, state.w)]
+        for field, table in zip((kernel.V, kernel.S, kernel.A, kernel.W), tables, strict=True):
             self._task[field] = 0 if table is None else table.ctypes.data
-        self._held[1:] = tables
-
-    def place_weights(self, state: ModuleState) -> None:
-        """Take up where w, and the module's tensors, lie at present."""
-        self._module = addresses(state.module)
-        self._weights = self._module if state.w is None else addresses(state.w)
-        self._task[kernel.MODULE], self._task[kernel.W] = self._module.ctypes.data, self._weights.ctypes.data
+        if state.w is None:
+            self._task[kernel.W] = self.module.ctypes.data
+        self._held[2:] = tables
+        self.module[:] = addresses(state.module)
+        self._plain = all(map(_is_contiguous, state.module))
 
     # --------------------------------------------------------------------------------------------------- one update
 
@@ -156,13 +154,16 @@ class HostUpdater:
             grads: of each parameter; None leaves it alone.
             factor: what every gradient is multiplied by before clipping.
         """
+        self.grads[:] = self.gradients(grads)
+        return self.run(t, factor, guard=guard)
+
+    def run(self, t: int, factor: float, *, guard: bool, keep_gil: bool = False) -> bool:
+        """As `apply`, for gradients whose addresses stand in `grads`; `keep_gil` as in `threads.shared`."""
         task = self._task
-        self._grads[:] = self._gradients(grads)
         task[kernel.ROW] = self._first_row + t * self._row_bytes
         task[kernel.GUARD], task[kernel.FAILED] = guard, 0
         self._factor[0] = factor
-        phases = (kernel.SUM, kernel.UPDATE) if guard or self._clips else (kernel.UPDATE,)
-        self._share(phases)
+        self._share((kernel.SUM, kernel.UPDATE) if guard or self._clips else (kernel.UPDATE,), keep_gil)
         return not task[kernel.FAILED]
 
     def look(self, t: int) -> None:
@@ -171,20 +172,15 @@ class HostUpdater:
             self._task[kernel.ROW] = self._first_row + t * self._row_bytes
             self._share((kernel.POINT,))
 
-    def _share(self, phases: tuple[int, ...]) -> None:
+    def _share(self, phases: tuple[int, ...], keep_gil: bool = False) -> None:
         """The pieces on as many threads as PyTorch uses; results do not depend on their number."""
-        threads = torch.get_num_threads() if self._wide else 1
-        if threads == 1:
-            self._turn[:] = 0
-            self._task[kernel.PHASE] = sum(phases)
-            self._run.ctypes(self._address)
-            return
-        for phase in phases:
+        threads = torch.get_num_threads() if self.size >= THREADED else 1
+        for phase in phases if threads > 1 else (sum(phases),):
             self._turn[:] = 0
             self._task[kernel.PHASE] = phase
-            shared(self._run, self._address, threads)
+            shared(self._run, self._address, threads, keep_gil=keep_gil)
 
-    def _gradients(self, grads: Sequence[torch.Tensor | None]) -> list[int]:
+    def gradients(self, grads: Sequence[torch.Tensor | None]) -> list[int]:
         """Addresses of gradients laid out as their parameters; 0 where there is none.
 
         PyTorch itself sees to it that a gradient has its parameter's type, shape and device. The caller keeps `grads`
@@ -199,16 +195,22 @@ class HostUpdater:
                     return list(map(_data_ptr, grads))
             except (TypeError, RuntimeError):  # None, or a sparse gradient
                 pass
+        return self.laid_out(grads)
+
+    def laid_out(self, grads: Sequence[torch.Tensor | None]) -> list[int]:
+        """As `gradients`, each looked at by itself."""
         self._copies.clear()
-        laid_out = [None if g is None else self._laid_out(k, g) for k, g in enumerate(grads)]
-        return [0 if g is None else g.data_ptr() for g in laid_out]
+        return [0 if g is None else self._laid_out(k, g).data_ptr() for k, g in enumerate(grads)]
 
     def _laid_out(self, k: int, g: torch.Tensor) -> torch.Tensor:
         """The gradient in its parameter's order in memory, a copy where it lies otherwise."""
         if g.layout is not torch.strided:
             raise InvalidValue(f"parameter {self.names[k]!r} has a sparse gradient: build its layer with sparse=False")
-        if g.stride() != self.tensors[k].stride():
-            g = torch.empty_like(self.tensors[k]).copy_(g)
+        p = self.tensors[k]
+        if g.dtype != p.dtype or g.shape != p.shape:
+            raise InvalidValue(f"parameter {self.names[k]!r} is {p.dtype} {list(p.shape)} and its gradient {g.dtype} {list(g.shape)}: call zero_grad() and backward() again")
+        if g.stride() != p.stride():
+            g = torch.empty_like(p).copy_(g)
             self._copies.append(g)
         return g
 
@@ -216,26 +218,3 @@ class HostUpdater:
 def addresses(tensors: Sequence[torch.Tensor]) -> np.ndarray:
     """Where tensors lie, int64."""
     return np.array(list(map(_data_ptr, tensors)), np.int64)
-
-
-def _check(name: str, tensor: torch.Tensor) -> None:
-    """Refuse by name what the kernel cannot write."""
-    if tensor.dtype not in (torch.float32, torch.float64):
-        raise InvalidValue(f"parameter {name!r} is {tensor.dtype}: expected float32 or float64 parameters; for bfloat16 arithmetic use autocast, which keeps them so")
-    if hasattr(tensor, "full_tensor") or type(tensor).__name__ in ("DTensor", "FlatParameter"):
-        raise InvalidValue(f"parameter {name!r} is a {type(tensor).__name__} spread over devices (FSDP): fallline updates whole tensors; use DDP, or torch.optim with fl.torch.Scheduler")
-    if tensor.layout is not torch.strided:
-        raise InvalidValue(f"parameter {name!r} is sparse ({tensor.layout}): expected a dense tensor")
-    if tensor.numel() and not _dense(tensor):
-        raise InvalidValue(f"parameter {name!r} is a view with gaps or overlaps (strides {tensor.stride()}): make it a tensor of its own with .clone()")
-
-
-def _dense(tensor: torch.Tensor) -> bool:
-    """Whether the elements fill one stretch of memory, each place once."""
-    expected = 1
-    for stride, size in sorted((s, n) for s, n in zip(tensor.stride(), tensor.shape, strict=True) if n > 1):
-        if stride != expected:
-            return False
-        expected *= size
-    return True
-
