@@ -20,7 +20,6 @@ from fallline.plan import Plan
 from fallline.problems import FunctionProblem
 from fallline.progress import progress_for
 from fallline.report.side_by_side import peak_lr
-from fallline.rules import edge
 from fallline.training import Validation, train
 
 MOST_POINTS, FEWEST_POINTS = 100, 20
@@ -204,23 +203,13 @@ def _curve(plan: Plan, engines: list[MeasuringEngine]) -> Curve:
 
 def _why(problem: Any, plan: Plan, error: Diverged) -> str:
     """Why a run diverged: where a function's curvature tells the edge, by that."""
-    top = None
-    if isinstance(problem, FunctionProblem) and problem.layout.size <= 10:
-        curvature = steepest_curvature(problem)
-        top = edge(plan.optimizer, curvature) if curvature > 0 else None
-        lr = peak_lr(plan)
-        if top and lr > top:
-            return f"diverged at update {error.step}: lr {lr:.4g} is above its edge {top:.4g} (curvature {curvature:.4g} at the start)"
+    if isinstance(problem, FunctionProblem):
+        found = plan.stability(problem)
+        if not found.stable:
+            first = int(np.argmax(found.above))
+            where = f"lr {found.lr[first]:.4g} is above its edge {found.edge[first]:.4g} ({found.curvature})"
+            return f"diverged at update {error.step}: {where}"
     return f"diverged at update {error.step}; {error.cause}" if error.cause else f"diverged at update {error.step}"
-
-
-def steepest_curvature(problem: FunctionProblem) -> float:
-    """The largest eigenvalue of the second derivatives at the start, by central differences of the gradient."""
-    w = problem.start()
-    h = 1e-5 * np.maximum(1.0, np.abs(w))
-    columns = [(problem.gradient(w + d)[1] - problem.gradient(w - d)[1]) / (2 * d.max()) for d in np.diag(h)]
-    second = np.array(columns)
-    return float(np.linalg.eigvalsh((second + second.T) / 2)[-1])
 
 
 __all__ = ["Comparison", "compare"]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fallline.errors import Diverged
+from fallline.curvature import drawn, measured
+from fallline.errors import Diverged, InvalidValue
 from fallline.plan import Plan
-from fallline.rules import edge
+
+if TYPE_CHECKING:
+    from fallline.plan_stability import Stability
 
 
 def failed_loss(problem: Any, plan: Plan, state: Any, step: int) -> float:
@@ -33,27 +37,59 @@ def diverged(problem: Any, plan: Plan, run: Any, step: int) -> Diverged:
     shown = () if rows is None else tuple(int(r) for r in rows[:10])
     value = f"loss {loss[-1]:.3g}" if len(loss) else "the first loss is not finite"
     where = f"row{'s' if len(shown) > 1 else ''} {', '.join(map(str, shown))}{' ...' if rows is not None and len(rows) > 10 else ''}" if shown else "all rows"
-    cause = _cause(problem, plan, step)
+    cause = _cause(problem, plan, step, rows)
     error = Diverged(f"Diverged: {value} before step {step} ({where}): {run.reason}. {cause}", step=step, rows=shown, cause=cause)
     error.run = run
     return error
 
 
-def _cause(problem: Any, plan: Plan, step: int) -> str:
+def _cause(problem: Any, plan: Plan, step: int, rows: np.ndarray | None) -> str:
+    """What is likely to blame, and a learning rate to try."""
     lr = float(plan.lr_at(np.array([min(step, plan.steps - 1)]))[0])
     advice = f"lr was {lr:.3g}; try {lr / 10:.2g}"
-    if not hasattr(problem, "curvature"):
-        return advice + "."
-    curvature = problem.curvature()
-    top = edge(plan.optimizer, curvature) if curvature and np.isfinite(curvature) else None
-    if top and lr > top:
-        momentum = getattr(plan.optimizer, "momentum", 0)
-        advice = f"lr {lr:.3g} was above the edge {top:.3g} estimated for this data (curvature {curvature:.3g}, momentum {momentum}); try lr {0.5 * top:.2g}"
+    for found, of in _stabilities(problem, plan, rows):
+        past = found.steps <= step
+        if found.above[past].any() and found.safe_lr:
+            first = int(np.argmax(found.above))
+            at = first if found.lr[past][-1] <= found.edge[past][-1] else int(past.sum()) - 1
+            share = 0.9 if rows is None else 0.5  # the noise of batches lowers the edge
+            momentum = float(plan.rows_between(int(found.steps[at]), int(found.steps[at]) + 1)[0].column("momentum")[0, 0])
+            advice = (
+                f"lr {found.lr[at]:.3g} was above the edge {found.edge[at]:.3g} estimated for {of} "
+                f"(curvature {found.curvature.value:.3g}, momentum {momentum:g}); try lr {share * found.safe_lr:.2g}"
+            )
+            break
+    return f"{advice}{_unscaled(problem)}."
+
+
+def _stabilities(problem: Any, plan: Plan, rows: np.ndarray | None) -> Iterator[tuple[Stability, str]]:
+    """How the plan stands to the edge of all the data, then to that of the batch that failed."""
+    batches = [(None, "this data")] + ([] if rows is None else [(rows, f"this batch of {len(rows)} row{'' if len(rows) == 1 else 's'}")])
+    for batch, of in batches:
+        try:
+            yield plan.stability(problem, curvature=_curvature(problem, batch)), of
+        except (InvalidValue, ArithmeticError, RuntimeError):  # nothing that can be measured: it stays with a tenth of the rate
+            return
+
+
+def _curvature(problem: Any, batch: np.ndarray | None) -> float:
+    """A bound over all weights where the problem has one, else what is measured at its start (of a module: where it is)."""
+    if hasattr(problem, "smoothness"):
+        bound = problem.smoothness(drawn(problem) if batch is None else batch)
+        if bound is not None:
+            return float(bound)
+    return measured(problem, batch=batch).value
+
+
+def _unscaled(problem: Any) -> str:
+    """The column whose scale stands out, where one does."""
+    if not hasattr(problem, "scales"):
+        return ""
     scales = problem.scales()
     worst = int(np.argmax(scales))
     if scales[worst] > 10 * max(float(np.median(scales)), 1e-30) and scales[worst] > 3:
-        return f"{advice}, or standardise {problem.feature_name(worst)} (scale {scales[worst]:.2g})."
-    return advice + "."
+        return f", or standardise {problem.feature_name(worst)} (scale {scales[worst]:.2g})"
+    return ""
 
 
 __all__ = ["diverged", "failed_loss"]

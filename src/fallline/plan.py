@@ -28,6 +28,7 @@ from fallline.segment import Segment, Stream
 from fallline.shuffle import index_dtype
 
 if TYPE_CHECKING:
+    from fallline.plan_stability import Stability
     from fallline.plan_text import PlanTable
     from fallline.sampler import PlanSampler
 
@@ -336,6 +337,32 @@ class Plan:
         from fallline.plan_text import explain
 
         return explain(self, problem)
+
+    def stability(self, problem: Any = None, *, curvature: Any = None, at: Any = None) -> Stability:
+        """Whether any update's learning rate is above the edge of stability for the problem's largest curvature.
+
+        Law: on the quadratic h*w^2/2 a row is a linear map of (w, v); the edge is the rate at which an eigenvalue leaves the
+        unit circle: 2/h for a plain step, (2+2b)/h for a heavy ball, (2+2b)/((1+2b)h) for Nesterov's form, and whatever the
+        plan's rows say. A forecast, never an error: small batches have a lower edge, and a network's curvature moves.
+
+        Args:
+            problem: its curvature is measured by Hessian-vector products, on a few thousand rows where there are more.
+            curvature: h, where it is known; nothing is measured then.
+            at: weights, by name or flat; left out, the problem's start (of a module: where it is).
+
+        Raises:
+            InvalidValue: lr is auto, or neither problem nor curvature.
+
+        >>> import fallline as fl
+        >>> bowl = fl.quadratic([1, 100])
+        >>> fl.Plan(bowl, steps=50, optimizer=fl.SGD(lr=0.03)).stability(bowl)
+        Stability(stable=False, lr=0.03, safe_lr=0.02, curvature=100, above=50, first=0)
+
+        Source: Cohen et al. 2021.
+        """
+        from fallline.plan_stability import stability
+
+        return stability(self, problem, curvature, at)
 
     def table(self, steps: Any = None) -> PlanTable:
         """The columns of the row machine that matter in this plan, at some updates (a dozen where left out)."""

@@ -29,6 +29,7 @@ def explain(plan: Plan, problem: Any = None) -> str:
     lines += _rates(plan)
     if problem is not None:
         lines += ["parameters:"] + ["    " + line for line in _groups(plan, problem)]
+        lines += _beyond(plan, problem)
     lines += [f"note: {note}" for note in plan.notes]
     return "\n".join(lines)
 
@@ -99,6 +100,17 @@ def _groups(plan: Plan, problem: Any) -> list[str]:
             said.append(f"frozen for {group.frozen!r}")
         lines.append(f"{name:{width}}  group {number}: {', '.join(said)}")
     return lines
+
+
+def _beyond(plan: Plan, problem: Any) -> list[str]:
+    """A warning where the learning rate is above the edge of stability, as measured; nothing where it is not."""
+    if plan.lr_is_auto:
+        return []
+    try:
+        found = plan.stability(problem)
+    except InvalidValue:  # a curvature that is not finite: training will say so
+        return []
+    return [] if found.stable else [f"warning: {found.verdict}"]
 
 
 def _count(n: int, unit: str) -> str:

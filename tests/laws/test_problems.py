@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fallline import problems
+from fallline.curvature import measured
 from fallline.problems.losses import NAMES, Loss
 
 KINDS = ("least_squares", "logistic", "huber", "hinge", "squared_hinge", "poisson", "softmax", "two_outputs")
@@ -56,8 +57,8 @@ def test_sparse_equals_dense(kind, intercept):
     w = np.random.default_rng(1).standard_normal(dense.layout.size)
     np.testing.assert_allclose(sparse.gradient(w)[1], dense.gradient(w)[1], atol=1e-14)
     np.testing.assert_allclose(sparse.scales(), dense.scales(), atol=1e-14)
-    if dense.curvature() is not None:
-        assert sparse.curvature() == pytest.approx(dense.curvature(), rel=1e-10)
+    if dense.smoothness() is not None:
+        assert sparse.smoothness() == pytest.approx(dense.smoothness(), rel=1e-10)
 
 
 @settings(max_examples=30, deadline=None)
@@ -225,8 +226,10 @@ def test_curvature_bounds_the_hessian():
         problem = made(kind, 60)
         A = np.column_stack([problem.X, np.ones(60)])
         top = np.linalg.eigvalsh(A.T @ A / 60)[-1] * problem.loss.curvature
-        assert problem.curvature(100) == pytest.approx(top, rel=1e-4)
-    assert made("poisson").curvature() is None
+        assert top * (1 - 1e-9) <= problem.smoothness() <= top * 1.002
+        w = np.random.default_rng(1).standard_normal(problem.layout.size)
+        assert measured(problem, w).value <= top * 1.001
+    assert made("poisson").smoothness() is None
 
 
 def test_one_row_and_constant_columns_are_legal():

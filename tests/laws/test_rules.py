@@ -327,8 +327,9 @@ def test_a_quadratic_descends_below_the_edge_and_blows_up_above_it(rule):
 
 
 def test_no_edge_is_claimed_where_none_is_known():
-    for rule in (Adam(), AdamW(), NAdam(), RMSProp(), AdaGrad(), ScheduleFree()):
+    for rule in (Adam(), AdamW(), NAdam(), RMSProp(), AdaGrad()):
         assert edge(rule, 1.0) is None
+    assert edge(ScheduleFree(momentum=0.9), 1.0) == pytest.approx(2 / (1 - 0.9), rel=2e-3)
     assert edge(SGD(), 0.0) is None and edge(SGD(), float("nan")) is None and edge(SGD(), float("inf")) is None
 
 

@@ -8,7 +8,7 @@ import pytest
 from fallline.batches import Batches
 from fallline.errors import FalllineError, InvalidValue, PlanEnded, PlanMismatch
 from fallline.plan import Plan
-from fallline.problems import least_squares
+from fallline.problems import least_squares, quadratic
 from fallline.rules import SGD
 
 PLAN = Plan(rows=100, epochs=2, batch_size=10, optimizer=SGD(lr=0.1))
@@ -57,3 +57,25 @@ def test_values_that_cannot_stand(make, kind, message):
         make()
     assert isinstance(raised.value, kind)
     assert message in str(raised.value)
+
+
+def test_stability_says_what_it_lacks():
+    with pytest.raises(InvalidValue, match=r"stability\(\) was given neither a problem, whose curvature is measured, nor curvature="):
+        Plan(rows=10, epochs=1, optimizer=SGD(lr=0.1)).stability()
+    with pytest.raises(InvalidValue, match="the learning rate is auto, so there is no step to look at"):
+        Plan(rows=10, epochs=1).stability(curvature=1.0)
+    with pytest.raises(InvalidValue, match="curvature=nan: expected a finite number, the largest eigenvalue of the Hessian"):
+        Plan(rows=10, epochs=1, optimizer=SGD(lr=0.1)).stability(curvature=float("nan"))
+    bowl = quadratic([1, 100])
+    with pytest.raises(PlanMismatch, match="the plan is for 10 rows and the problem has 1"):
+        Plan(rows=10, epochs=1, optimizer=SGD(lr=0.1)).stability(bowl)
+
+
+def test_explain_warns_of_a_rate_above_the_edge_and_of_no_other():
+    bowl = quadratic([1, 100])
+    above, below = (Plan(bowl, steps=50, optimizer=SGD(lr=lr)).explain(bowl) for lr in (0.03, 0.01))
+    assert above.splitlines()[-1] == (
+        "warning: 50 of 50 steps are above the edge of stability, the first at update 0: lr 0.03, and the steepest direction bears 0.02 "
+        "(curvature 100 at the start), growing by 10^15 in all; a peak lr below 0.02 would be stable"
+    )
+    assert "warning" not in below and "warning" not in Plan(bowl, steps=50, optimizer=SGD(lr=0.03)).explain()

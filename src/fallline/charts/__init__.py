@@ -10,8 +10,9 @@ from fallline.charts.curves import loss_curves, lr_curve, plan_curves, range_tes
 from fallline.charts.evaluation import bars, calibration, coefficients, confusion, pr, predicted, residuals
 from fallline.charts.paths import path
 from fallline.charts.picture import Picture
+from fallline.charts.stability import stability
 
 __all__ = [
     "Picture", "bars", "calibration", "coefficients", "confusion", "loss_curves", "lr_curve", "path", "plan_curves", "pr",
-    "predicted", "range_test", "residuals",
+    "predicted", "range_test", "residuals", "stability",
 ]  # fmt: skip

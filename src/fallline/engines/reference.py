@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fallline.history import Advance, State, Trace
-from fallline.problems.start import as_flat
+from fallline.layout import as_flat
 from fallline.rows import COLUMNS, INDEX, Answer, Start, update
 
 if TYPE_CHECKING:

@@ -250,30 +250,24 @@ class LinearProblem:
         """A column's name for messages: `'income'`, or `column 3` where columns have no names."""
         return arrays.column_name(self.feature_names, column)
 
-    def curvature(self, iterations: int = 30) -> float | None:
-        """An upper estimate of the largest curvature: that of the loss times the top eigenvalue of (1/N) X'X (weighted).
+    @property
+    def curvature_rows(self) -> int:
+        """Rows that a Hessian is taken over where there are more."""
+        from fallline.problems import bending
 
-        By power iteration, so a little low where eigenvalues lie close. None for losses without a bound (hinge, Poisson).
-        """
-        bound = self.model.loss.curvature
-        if bound is None:
-            return None
-        unit = max(float(self._scales.max()), 1.0 if self.intercept else 0.0) or 1.0  # columns in units of the largest: no overflow
-        u, extra, value = self._scales / unit + 1e-300, 1.0 / unit if self.intercept else 0.0, 0.0
-        for _ in range(iterations):
-            norm = float(np.hypot(np.linalg.norm(u), extra))
-            u, extra, total, more = u / norm, extra / norm, np.zeros(self.features), 0.0
-            for X, _, weight in self._chunks(None, None):
-                z = X @ (u / unit) + (extra / unit if self.intercept else 0.0)
-                z = (z if weight is None else z * weight) / unit
-                total += X.T @ z
-                more += float(z.sum()) if self.intercept else 0.0
-            u, extra = total / self.rows, more / self.rows
-            value = float(np.hypot(np.linalg.norm(u), extra))
-            if value == 0:
-                break
-        value = value * unit * unit
-        return bound * value
+        return bending.rows_for(self)
+
+    def hessian(self, w: np.ndarray, batch: np.ndarray | None = None) -> Any:
+        """A context whose value maps a direction u to H u, H the Hessian of the mean loss of some rows at flat weights."""
+        from fallline.problems import bending
+
+        return bending.hessian(self, w, batch)
+
+    def smoothness(self, batch: np.ndarray | None = None) -> float | None:
+        """An upper bound of the curvature at any weights; None for losses without one (hinge, Poisson)."""
+        from fallline.problems import bending
+
+        return bending.smoothness(self, batch)
 
 
 def least_squares(X: Any, y: Any, *, weights: Any = None, intercept: bool = True, feature_names: Any = None) -> LinearProblem:

@@ -105,6 +105,23 @@ class Loss:
         gap = np.maximum(1 - side * z, 0)
         return np.where(gap > 0, -side, 0.0) if code == HINGE else -2 * gap * side
 
+    def bend(self, z: np.ndarray, y: np.ndarray, dz: np.ndarray) -> np.ndarray:
+        """How the slope changes where the scores change by `dz` (of z's shape): the second derivative times dz."""
+        code = self.code
+        if code == LOGISTIC:
+            p = sigmoid(z)
+            return p * (1 - p) * dz
+        if code == SQUARED:
+            return dz
+        if code == HUBER:
+            return np.where(np.abs(z - y) <= self.parameter, dz, 0.0)
+        if code == POISSON:
+            return _exp(z) * dz
+        if code == SOFTMAX:
+            p = soft(z)
+            return p * (dz - (p * dz).sum(axis=1, keepdims=True))
+        return np.where((2 * y - 1) * z < 1, 2 * dz, 0.0) if code == SQUARED_HINGE else np.zeros_like(dz)
+
 
 def sigmoid(z: np.ndarray) -> np.ndarray:
     """1 / (1 + e^-z) without overflow."""

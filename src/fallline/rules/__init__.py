@@ -1,6 +1,6 @@
 """Optimizers as rules that write rows: `rule` what they share, `momentum`, `adaptive` and `schedule_free` the rules,
 `names` all of them by name, `groups` parameter groups, `writing` how columns become rows, `stability` what can be read
-off them, `law_text` how they print."""
+off them, `typical` the textbook's rates, `law_text` how they print."""
 
 from fallline.rules.adaptive import AdaGrad, Adam, AdamW, NAdam, RMSProp
 from fallline.rules.groups import Group, resolve_groups
@@ -8,7 +8,8 @@ from fallline.rules.momentum import SGD, MovingAverage, Nesterov
 from fallline.rules.names import RULES, rule_class, rule_from_json, unusual_lr
 from fallline.rules.rule import Rule
 from fallline.rules.schedule_free import ScheduleFree
-from fallline.rules.stability import default_lr, edge, typical_lr
+from fallline.rules.stability import edge
+from fallline.rules.typical import default_lr, typical_lr
 from fallline.rules.writing import Auto, auto
 
 __all__ = [

@@ -58,6 +58,10 @@ class Adam(Rule):
             "lr": lr / _correction(b1, age),
         }  # fmt: skip
 
+    def typical_lr(self) -> tuple[float, float]:
+        """0.0001 to 0.001."""
+        return 1e-4, 1e-3
+
     def _law(self) -> list[str]:
         b1, b2 = self.betas
         return [
@@ -170,6 +174,10 @@ class RMSProp(Rule):
 
     def _columns(self, lr: Column, clock: Clock, t: np.ndarray, age: np.ndarray) -> dict[str, Column]:
         return {"second_keep": self.alpha, "second_intake": 1.0 - self.alpha, "eps": self.eps}
+
+    def typical_lr(self) -> tuple[float, float]:
+        """0.001 to 0.01."""
+        return 1e-3, 1e-2
 
     def _law(self) -> list[str]:
         a = f"{self.alpha:g}"

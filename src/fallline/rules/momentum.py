@@ -12,8 +12,9 @@ import numpy as np
 from fallline.errors import InvalidValue
 from fallline.lengths import Clock
 from fallline.rules.law_text import show
-from fallline.rules.rule import Hyper, Rule
+from fallline.rules.rule import Hyper, Rule, digits
 from fallline.rules.writing import Column, check_hyper, over_time
+from fallline.schedules import Schedule
 
 
 @dataclass(frozen=True, repr=False)
@@ -71,6 +72,10 @@ class SGD(Rule):
             out["intake"] = np.where(age == 0, 1.0, 1.0 - self.dampening)
         return out
 
+    def typical_lr(self) -> tuple[float, float]:
+        """0.01 to 0.1, with momentum to 0.3."""
+        return 0.01, 0.1 if self.momentum == 0 else 0.3
+
     def _law(self) -> list[str]:
         d = f"g{self._decay()}"
         grouped = f"({d})" if self._decay() else d
@@ -114,6 +119,10 @@ class Nesterov(Rule):
         b = over_time("momentum", self.momentum, clock, t)
         return {"look": lr * b, "momentum": b, "direct": 0.0, "through": 1.0}
 
+    def typical_lr(self) -> tuple[float, float]:
+        """0.01 to 0.1, with momentum to 0.3."""
+        return 0.01, 0.1 if self.momentum == 0 else 0.3
+
     def _law(self) -> list[str]:
         b = show(self.momentum)
         return [f"g = gradient at (w - lr*{b}*v)", f"v = {b}*v + g{self._decay()}", f"w = {self._shrunk()} - lr*v"]
@@ -147,6 +156,11 @@ class MovingAverage(Rule):
     def _columns(self, lr: Column, clock: Clock, t: np.ndarray, age: np.ndarray) -> dict[str, Column]:
         b = over_time("momentum", self.momentum, clock, t)
         return {"momentum": b, "intake": 1.0 - b, "direct": 0.0, "through": 1.0}
+
+    def typical_lr(self) -> tuple[float, float]:
+        """Those of momentum divided by 1 - momentum, for the same steps."""
+        b = 0.9 if isinstance(self.momentum, Schedule) else float(self.momentum)
+        return digits(0.01 / (1 - b)), digits((0.3 if b else 0.1) / (1 - b))
 
     def _law(self) -> list[str]:
         b, d = show(self.momentum), f"(g{self._decay()})" if self._decay() else "g"

@@ -12,7 +12,6 @@ from fallline.rules.groups import Group
 from fallline.rules.momentum import SGD, MovingAverage, Nesterov
 from fallline.rules.rule import Rule
 from fallline.rules.schedule_free import ScheduleFree
-from fallline.rules.stability import typical_lr
 from fallline.rules.writing import auto
 from fallline.schedules import Schedule
 
@@ -67,14 +66,14 @@ def _folded(name: str) -> str:
 
 
 def unusual_lr(rule: Rule, lr: float) -> str:
-    """A sentence where `lr` (a plan's peak) lies more than `FAR` times outside of `typical_lr(rule)`; else nothing.
+    """A sentence where `lr` (a plan's peak) lies more than `FAR` times outside of its typical ones; else nothing.
 
     >>> unusual_lr(SGD(lr=0.1), 0.1)
     ''
     >>> print(unusual_lr(Adam(lr=0.1), 0.1))
     lr 0.1 is 100 times above the typical rates for Adam, 0.0001 to 0.001: test it with find_lr(problem, plan)
     """
-    low, high = typical_lr(rule)
+    low, high = rule.typical_lr()
     if lr == 0 or low / FAR <= lr * (1 + 1e-9) <= high * FAR * (1 + 2e-9):
         return ""
     times, where = (lr / high, "above") if lr > high else (low / lr, "below")

@@ -111,6 +111,10 @@ class Rule:
         """How the registers start."""
         return Start()
 
+    def typical_lr(self) -> tuple[float, float]:
+        """The textbook's typical learning rates, (low, high); see `fallline.rules.typical`."""
+        return 0.01, 0.1
+
     def formula(self) -> str:
         """The law in use, as plain text with its numbers."""
         lines = list(self._law())
@@ -171,3 +175,8 @@ def check_eps(name: str, eps: float) -> None:
     """Refuse an eps that is not a finite number above 0."""
     if not isinstance(eps, (int, float)) or isinstance(eps, bool) or not 0 < eps < float("inf"):
         raise InvalidValue(f"{name}(eps={eps!r}): expected a number above 0; it keeps the first step finite")
+
+
+def digits(value: float, count: int = 3) -> float:
+    """A number rounded to some digits."""
+    return float(f"{value:.{count}g}")

@@ -59,6 +59,10 @@ class ScheduleFree(Rule):
     def start(self) -> Start:
         return Start(v_from_w=True)
 
+    def typical_lr(self) -> tuple[float, float]:
+        """10 to 50 times SGD's, its authors' advice."""
+        return 0.1, 5.0
+
     def _law(self) -> list[str]:
         m = f"{self.momentum:g}"
         decay = self._decay().replace("w", "y")

@@ -17,7 +17,7 @@ import torch
 from fallline import compiled
 from fallline.errors import InvalidValue
 from fallline.history import Advance, Trace
-from fallline.problems.start import as_flat
+from fallline.layout import as_flat
 from fallline.rows import Answer, Start
 from fallline.torch import modules
 from fallline.torch.data import Resident, SparseRows, Stream, pieces

@@ -16,7 +16,7 @@ from fallline.errors import InvalidValue
 from fallline.interrupts import undisturbed
 from fallline.layout import Layout
 from fallline.metrics import Metric
-from fallline.torch import modules
+from fallline.torch import bending, modules
 from fallline.torch.data import Indexed, Resident, SparseRows, Stream, pieces, some_rows, source_of
 from fallline.torch.nest import described, mapped, rows_of
 from fallline.torch.objective import Contract, Loss, Objective, Value, pair
@@ -251,6 +251,12 @@ class ModuleProblem:
         """Mean loss of the rows `batch` at the flat weights `w`."""
         with self._at(self._point(w)), modules.mode(self.model, training=True), torch.no_grad(), borrowed(self.device, False):
             return float(self.value(self.source.take(None if batch is None else torch.from_numpy(np.asarray(batch, np.int64)).to(self.device))).mean)
+
+    curvature_rows = bending.ROWS
+
+    def hessian(self, w: np.ndarray, batch: np.ndarray | None = None) -> Any:
+        """A context whose value maps a direction u to H u, H the Hessian of the mean loss of some rows at flat weights."""
+        return bending.hessian(self, w, batch)
 
     def _point(self, w: np.ndarray) -> Point:
         return Point(unflat(w, list(self.parameters.values())), {n: b.clone() for n, b in modules.buffers_of(self.model).items()}, False)

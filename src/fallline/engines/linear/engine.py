@@ -19,7 +19,7 @@ from fallline.engines.linear import dense, sparse
 from fallline.engines.linear.state import Lazy, LinearState
 from fallline.errors import NoClosedForm
 from fallline.history import Advance, State, Trace
-from fallline.problems.start import as_flat
+from fallline.layout import as_flat
 from fallline.rows import INDEX, Answer, Registers, Start
 
 if TYPE_CHECKING:
