@@ -94,6 +94,26 @@ def test_an_update_that_gradscaler_skips_is_not_counted():
     assert np.array_equal(run.lr, PLAN.lr_at([0, 1, 2]))
 
 
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "Adagrad"])
+def test_an_update_that_a_fused_optimizer_skips_within_its_step_is_not_counted_either(name):
+    """GradScaler leaves the skipping to optimizers that can do it on their device: their step runs, and its hooks too."""
+    run = Recorder(lambda p: getattr(torch.optim, name)(p, lr=1.0, fused=True))
+    scheduler = Scheduler(run.optimizer, PLAN)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    made = []
+    for t in range(7):
+        before = run.w.detach().clone()
+        run.w.grad = None
+        scaler.scale((run.w * 3).sum() * (float("inf") if t % 3 == 1 else 1.0)).backward()
+        scaler.step(run.optimizer)
+        scaler.update()
+        made.append(not torch.equal(run.w, before))
+    assert made == [False, False, True, True, False, True, True]  # update 0 has lr 0; 1 and 4 were skipped
+    used = run.lr
+    assert np.array_equal(used, PLAN.lr_at([0, 1, 1, 2, 3, 3, 4]))
+    assert scheduler.last_epoch == 5 and scheduler.state_dict() == {"update": 5} and scheduler.get_last_lr() == [PLAN.lr_at([5])[0]]
+
+
 def test_groups_keep_their_ratio_and_the_largest_gets_the_plans_lr():
     a, b = (torch.nn.Parameter(torch.ones(1)) for _ in "ab")
     optimizer = torch.optim.SGD([{"params": [a], "lr": 0.01}, {"params": [b]}], lr=0.1)

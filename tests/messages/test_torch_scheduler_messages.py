@@ -203,3 +203,16 @@ def test_without_torch_the_extra_is_named():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert [line.endswith("pip install 'fallline[torch]'") for line in done.stdout.splitlines()] == [True, True]
+
+
+def test_an_optimizer_that_carries_out_its_plan_needs_no_scheduler():
+    plan = fl.Plan(rows=10, steps=3, optimizer=fl.SGD(0.1))
+    own = fl.torch.Optimizer(torch.nn.Linear(1, 1), plan)
+    with pytest.raises(fl.InvalidValue) as said:
+        fl.torch.Scheduler(own, plan)
+    assert str(said.value) == (
+        f"{own!r} carries out its plan itself, schedule and all: leave the Scheduler out; where a framework asks for one, give it optimizer.scheduler()"
+    )
+    shown = own.scheduler()
+    shown.step()
+    assert (shown.get_last_lr(), shown.base_lrs, shown.last_epoch, shown.state_dict()) == ([0.1, 0.1], [0.1, 0.1], 0, {}) and isinstance(shown, torch.optim.lr_scheduler.LRScheduler)

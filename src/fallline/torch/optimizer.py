@@ -19,6 +19,7 @@ from fallline.rows import INDEX, Answer
 from fallline.rules import resolve_groups
 from fallline.torch import modules
 from fallline.torch.device import DeviceUpdater
+from fallline.torch.follower import Follower
 from fallline.torch.held import HeldUpdates
 from fallline.torch.state import ModuleState, Tensors, copies, write
 from fallline.torch.update import HostUpdater, updater_of
@@ -185,7 +186,8 @@ class Optimizer(torch.optim.Optimizer):
             if group["lr"] != lr:
                 raise InvalidValue(
                     f"lr of a parameter group was changed to {group['lr']!r} where the plan says {lr!r}"
-                    f"{self._writer()}: the plan's schedule is the only one; put it into the plan and drop the other"
+                    f"{self._writer()}: the plan's schedule is the only one; put it into the plan and drop the other "
+                    "(where a framework makes one of its own, give it optimizer.scheduler())"
                 )
 
     def _writer(self) -> str:
@@ -215,6 +217,10 @@ class Optimizer(torch.optim.Optimizer):
         if self._evaluating is not None:
             write(self._params, self._evaluating)
             self._evaluating = None
+
+    def scheduler(self) -> Follower:
+        """A scheduler that steps nothing, for frameworks that ask for one or else make their own (Hugging Face's Trainer)."""
+        return Follower(self)
 
     # --------------------------------------------------------------------------------------------------- state
 

@@ -64,6 +64,8 @@ class Scheduler(LRScheduler):
                 "the plan's lr is auto, and a scheduler cannot find it: "
                 "found = fl.torch.find_lr(model, loss, loader, optimizer), then Scheduler(optimizer, plan.with_lr(found))"
             )
+        if hasattr(optimizer, "plan"):
+            raise InvalidValue(f"{optimizer!r} carries out its plan itself, schedule and all: leave the Scheduler out; where a framework asks for one, give it optimizer.scheduler()")
         _only_what_an_optimizer_can_do(plan)
         if (other := attached(optimizer)) is not None:
             raise InvalidValue(f"{other!r} already drives this optimizer, and {plan!r} would too: call .detach() on the first")
@@ -72,6 +74,7 @@ class Scheduler(LRScheduler):
         self._driven = self._shares()
         self._count, self._step_count = 0, 1  # the second is what Accelerate counts; nothing here reads it
         self._block: tuple[int, dict[str, np.ndarray]] = (0, {})
+        self._unsure: Skipped | None = None
         self._seen: list[dict[str, tuple[Any, int]]] = []
         self._handles = (
             optimizer.register_step_pre_hook(self._before),
@@ -85,6 +88,7 @@ class Scheduler(LRScheduler):
     @property
     def last_epoch(self) -> int:
         """Updates made, under the name that PyTorch's schedulers give to their count."""
+        self._settle()
         return self._count
 
     @property
@@ -99,6 +103,7 @@ class Scheduler(LRScheduler):
 
     def get_last_lr(self) -> list[float]:
         """The lr of each group that the next update uses; after the last update, the schedule's end value."""
+        self._settle()
         return [share * self._values(self._count)["lr"] for share in self._driven["lr"]]
 
     def get_lr(self) -> list[float]:
@@ -116,6 +121,7 @@ class Scheduler(LRScheduler):
 
     def state_dict(self) -> dict[str, int]:
         """The number of updates made; it is all the state there is."""
+        self._settle()
         return {"update": self._count}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -129,7 +135,7 @@ class Scheduler(LRScheduler):
             raise InvalidValue(f"a scheduler's state with the keys {sorted(state_dict)}: expected {{'update': updates made}}, as Scheduler.state_dict() gives")
         if count > self.plan.steps:
             raise PlanMismatch(f"the state is of update {count} and this plan ends after {self.plan.steps}: make a longer plan")
-        self._count = count
+        self._count, self._unsure = count, None
         self._write()
 
     def detach(self) -> None:
@@ -144,19 +150,31 @@ class Scheduler(LRScheduler):
 
     @torch._dynamo.disable
     def _before(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        if self._count >= self.plan.steps:
-            raise PlanEnded(f"update {self._count} was asked for and the plan ends with update {self.plan.steps - 1}: make a longer plan, or stop the loop here; nothing was changed")
         if len(optimizer.param_groups) != len(self._seen):
             raise InvalidValue(
                 f"the optimizer had {len(self._seen)} parameter groups when its Scheduler was made, and has {len(optimizer.param_groups)}: "
                 "keep state = scheduler.state_dict(), scheduler.detach(), make a Scheduler anew, and load the state"
             )
         self._unchanged()
+        self._settle()
+        if self._count >= self.plan.steps:
+            raise PlanEnded(f"update {self._count} was asked for and the plan ends with update {self.plan.steps - 1}: make a longer plan, or stop the loop here; nothing was changed")
 
     @torch._dynamo.disable
     def _after(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        found = getattr(optimizer, "found_inf", None)  # a GradScaler's, of an optimizer that skips within its own step (fused=True)
+        self._unsure = None if found is None else Skipped(found)
         self._count += 1
         self._write()
+        if self._unsure is not None and not self._unsure.waits:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Take the last update back from the count where it turns out that the optimizer skipped it on its device."""
+        unsure, self._unsure = self._unsure, None
+        if unsure is not None and unsure.known():
+            self._count -= 1
+            self._write()
 
     @torch._dynamo.disable
     def _loaded(self, optimizer: Any) -> None:
@@ -227,6 +245,34 @@ class Scheduler(LRScheduler):
                 block[name] = np.broadcast_to(over_time(name, getattr(rule, name), clock, at), at.shape)
             self._block = start, block
         return {name: float(column[t - start]) for name, column in block.items()}
+
+
+class Skipped:
+    """Whether an update was skipped on its device: asked for at once, waited for only when it matters, after the next backward pass.
+
+    Args:
+        found: GradScaler's `found_inf`, a tensor of one number on the optimizer's device.
+    """
+
+    def __init__(self, found: torch.Tensor):
+        self._event = None
+        if found.device.type == "cuda":
+            self._value = torch.empty(found.shape, dtype=found.dtype, pin_memory=True).copy_(found, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+        else:
+            self._value = found.detach().clone()
+
+    @property
+    def waits(self) -> bool:
+        """Whether the answer is still on a device."""
+        return self._event is not None
+
+    def known(self) -> bool:
+        """The answer; the device is only waited for as far as that update."""
+        if self._event is not None:
+            self._event.synchronize()
+        return bool(self._value.item())
 
 
 def attached(optimizer: torch.optim.Optimizer) -> Scheduler | None:
