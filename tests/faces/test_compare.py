@@ -208,7 +208,7 @@ def test_runs_are_ranked_and_none_is_dropped(run, folder: Path) -> None:
     listed = json.loads(run("runs", folder, "--sort", "valid loss", "--json").out)
     by_name = {r["run"]: r for r in listed["runs"]}
     assert set(by_name) == {"one", "two", "deep/three", "hurt", "half", ".five.77.tmp"}
-    assert by_name["hurt"]["state"] == "damaged" and "does not match its hash" in by_name["hurt"]["why"] and by_name["hurt"]["rank"] is None
+    assert by_name["hurt"]["state"] == "damaged" and "plan.json has 2 bytes where" in by_name["hurt"]["why"] and by_name["hurt"]["rank"] is None
     assert by_name["half"]["state"] == by_name[".five.77.tmp"]["state"] == "unfinished"
     ranked = [r for r in listed["runs"] if r["rank"]]
     assert [r["rank"] for r in ranked] == [1, 2, 3] and [r["value"] for r in ranked] == sorted(r["value"] for r in ranked)
@@ -261,5 +261,5 @@ def test_side_by_side_says_what_is_wrong(run, folder: Path) -> None:
     assert run("report", folder / "one", folder / "one").code == 3
     assert run("report", folder / "one", "--out", "x.html").code == 2
     hurt = run("report", folder / "one", folder / "hurt")
-    assert hurt.code == 6 and "does not match its hash" in hurt.err
+    assert hurt.code == 6 and "plan.json has 2 bytes where" in hurt.err
     assert run("report", folder / "one", folder / "nothing").code == 3
