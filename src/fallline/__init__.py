@@ -22,7 +22,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "PlanEnded", "PlanMismatch", "RunDamaged", "RunExists", "RunUnfinished", "TableError", "UnknownName",
     ),
     "fitting": ("Choices", "fit"),
-    "judges": ("EarlyStop", "TimeBudget"),
+    "judges": ("EarlyStop", "Rollback", "TimeBudget"),
     "lengths": ("epochs", "fraction", "steps"),
     "plan": ("Plan",),
     "problems": ("function", "hinge", "huber", "least_squares", "logistic", "poisson", "quadratic", "rosenbrock", "softmax"),

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fallline.errors import InvalidValue
 from fallline.rows import Answer, Start
 
 
@@ -40,6 +41,16 @@ class State:
     def copy(self) -> State:
         """An independent copy."""
         return State(self.step, self.w.copy(), *(None if r is None else r.copy() for r in (self.v, self.s, self.a)))
+
+    def pack(self) -> Packed:
+        """This state as plain things; `State.unpack` is its inverse."""
+        registers = {"w": self.w, "v": self.v, "s": self.s, "a": self.a}
+        return Packed(self.step, {k: np.array(r) for k, r in registers.items() if r is not None})
+
+    @classmethod
+    def unpack(cls, packed: Packed) -> State:
+        """The state that was packed."""
+        return cls(packed.step, **{k: packed.arrays[k].copy() for k in ("w", "v", "s", "a") if k in packed.arrays})
 
     def registers(self) -> State:
         """The registers flat and up to date: this state itself (engines with their own arrangement convert)."""
@@ -81,6 +92,36 @@ class Advance:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class Packed:
+    """An engine's state as plain things, for going back to and for files: unpacked, it goes on with the same bits.
+
+    Args:
+        step: the next update.
+        arrays: everything that is numbers, by name, copies.
+        values: the rest, as JSON has it.
+    """
+
+    step: int
+    arrays: dict[str, np.ndarray]
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+def check_packed(packed: Packed, expected: Mapping[str, tuple[tuple[int, ...], Any]]) -> None:
+    """Refuse a packed state whose arrays are not those that are expected, by name, shape and type.
+
+    Raises:
+        InvalidValue: the first array that differs is named.
+    """
+    for name in sorted(packed.arrays.keys() | expected.keys()):
+        held = packed.arrays.get(name)
+        if held is None or name not in expected:
+            raise InvalidValue(f"the state {'lacks' if held is None else 'holds'} the array {name!r}{'' if held is None else ', which this problem has not'}: it is of another problem")
+        shape, dtype = expected[name]
+        if held.shape != tuple(shape) or held.dtype != np.dtype(dtype):
+            raise InvalidValue(f"the state's array {name!r} is {held.dtype} {list(held.shape)} and this problem's {np.dtype(dtype)} {list(shape)}: it is of another problem")
+
+
 class Outcome(Enum):
     """How a run ended, as a sentence."""
 
@@ -103,6 +144,7 @@ class History:
         evaluations: one flat dict per evaluation: step, epoch, seconds, lr, loss, and the validation's metrics.
         journal: one dict per decision: what, value, why.
         path: positions (updates + 1, P) of a teaching problem, or None.
+        undone: parts that were gone back from: the update it began with, and the losses from there on, the failing one last.
         failed: the loss of the update that was not made because it, or its gradient, was not finite; else None.
         follow: called with each decision and each evaluation as a JSON line, the moment it is known.
     """
@@ -112,6 +154,7 @@ class History:
     journal: list[dict[str, Any]] = field(default_factory=list)
     path: np.ndarray | None = None
     failed: float | None = None
+    undone: list[tuple[int, np.ndarray]] = field(default_factory=list)
     follow: Callable[[str], None] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -121,6 +164,16 @@ class History:
             self.losses[:] = [np.concatenate(self.losses)]
         made = self.losses[0] if self.losses else np.empty(0)
         return made if self.failed is None else np.append(made, self.failed)
+
+    def since(self, step: int) -> np.ndarray:
+        """The losses of the updates made from `step` on, float64."""
+        first, parts = self.steps, []
+        for part in reversed(self.losses):
+            first -= len(part)
+            parts.append(part[max(step - first, 0) :])
+            if first <= step:
+                break
+        return np.concatenate(parts[::-1]) if parts else np.empty(0)
 
     @property
     def steps(self) -> int:
@@ -138,6 +191,16 @@ class History:
         self.evaluations.append(entry)
         if self.follow is not None:
             self.follow(evaluation_line(entry))
+
+    def go_back(self, step: int) -> None:
+        """Forget what came after update `step - 1`, which was undone; its losses are kept apart."""
+        loss = self.loss
+        self.undone.append((step, loss[step:].copy()))
+        made, self.failed = loss[:step].copy(), None
+        self.losses[:] = [made]
+        self.evaluations[:] = [e for e in self.evaluations if e["step"] <= step]
+        if self.path is not None:
+            self.path = self.path[: step + 1]
 
     def columns(self) -> dict[str, list[Any]]:
         """The evaluations by column; what an evaluation lacks is None."""
@@ -180,4 +243,4 @@ def evaluation_line(entry: Mapping[str, Any]) -> str:
 _encode = json.JSONEncoder(default=float).encode  # made once: an epoch of a small table takes well under a millisecond
 
 
-__all__ = ["Advance", "History", "Outcome", "Settled", "State", "Trace", "decision_line", "evaluation_line"]
+__all__ = ["Advance", "History", "Outcome", "Packed", "Settled", "State", "Trace", "check_packed", "decision_line", "evaluation_line"]

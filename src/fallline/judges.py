@@ -1,14 +1,14 @@
 """Judges look at a run between segments and say: go on, stop, or go on with another plan.
 
-A judge is a frozen value with two methods: `begin(clock)` gives a fresh verdict function, which keeps what it has to
-remember for that run; so a judge can serve many runs.
+A judge is a frozen value with one method: `begin(clock)` gives a fresh verdict function, which keeps what it has to
+remember for that run; so a judge can serve many runs. Where a run goes back or is resumed, judges begin again and are shown
+what has been, evaluation by evaluation, so what they remember need not be saved.
 """
 
 from __future__ import annotations
 
 import math
 import re
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,8 +17,9 @@ import numpy as np
 
 from fallline.errors import InvalidValue
 from fallline.history import Outcome
-from fallline.lengths import Clock, Length
+from fallline.lengths import Clock, Length, fraction
 from fallline.metrics import metric
+from fallline.schedules import times
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,19 @@ class View:
         step: updates made.
         losses: mean batch losses of the newest segment, float64.
         evaluation: the newest evaluation, if it was made just now, else None.
+        plan: what is being carried out.
+        seconds: how long the run has taken, all its parts together.
+        failed: why the descent is about to be called diverged, or "": then `step` is the update that was not made.
+        replans: how often the plan has been replaced so far.
     """
 
     step: int
     losses: np.ndarray
     evaluation: dict[str, Any] | None = None
+    plan: Any = None
+    seconds: float = 0.0
+    failed: str = ""
+    replans: int = 0
 
 
 @dataclass(frozen=True)
@@ -51,10 +60,17 @@ class Stop:
 
 @dataclass(frozen=True)
 class Replan:
-    """Go on with another plan from here."""
+    """Go on with another plan: from here, or from the last good state that was kept (`back`).
+
+    Attributes:
+        plan: for the same rows; its update t goes on where the old plan's update t would have been.
+        reason: for the journal.
+        back: go back first; only judges that have `keep`, how often a good state is kept, may ask for it.
+    """
 
     plan: Any
     reason: str
+    back: bool = False
 
 
 Verdict = Go | Stop | Replan
@@ -99,7 +115,7 @@ class EarlyStop:
 
         def look(view: View) -> Verdict:
             nonlocal best, since
-            if view.evaluation is None:
+            if view.failed or view.evaluation is None:
                 return GO
             value = sign * view.evaluation.get(name, math.nan)
             if value < best - self.min_delta:
@@ -136,7 +152,7 @@ class Explosion:
             scale = max(scale, float(np.abs(opening).max())) if len(opening) else scale
             seen += len(view.losses)
             recent = np.concatenate([recent, view.losses])[-beginning:]
-            if view.evaluation is None or seen <= beginning:
+            if view.failed or view.evaluation is None or seen <= beginning:
                 return GO
             level = float(np.median(recent))
             if scale > 0 and level > self.factor * max(scale, 1e-12):
@@ -171,6 +187,53 @@ class TimeBudget:
         object.__setattr__(self, "seconds", float(value))
 
     def begin(self, clock: Clock) -> Callable[[View], Verdict]:
-        end = time.monotonic() + float(self.seconds)
         reason = f"the time budget of {self.seconds:g} s was used up"
-        return lambda view: Stop(Outcome.TimeUp, reason) if time.monotonic() >= end else GO
+        return lambda view: Stop(Outcome.TimeUp, reason) if view.seconds >= float(self.seconds) and not view.failed else GO
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """Where a descent diverges: go back to the last good state, cut the learning rate, go on; a bounded number of times.
+
+    Good is a state whose recent loss lay within a tenth of the way from the lowest so far to where the run began. Each time
+    that it fails before another good state is kept, it goes back one further, to the start in the end. A batch whose loss or
+    gradient is not finite at the good state either is the data's fault, not the rate's: then the run stops, and says so.
+
+    Args:
+        cut: what the learning rate is multiplied by, from there to the end; above 0 and below 1.
+        most: how often, at most.
+        beyond: goes back, too, where the loss has grown so many times the largest of the beginning, as medians; looked at
+            when the run is measured. (What ends a run without `Rollback` is ten thousand times.)
+        keep: how often a good state is kept, with its unit. Costs a copy of the registers each time; three are held.
+
+    >>> Rollback()
+    Rollback(cut=0.5, most=10, beyond=10.0, keep=fraction(0.02))
+    """
+
+    cut: float = 0.5
+    most: int = 10
+    beyond: float = 10.0
+    keep: Length = fraction(0.02)
+
+    def __post_init__(self) -> None:
+        number = isinstance(self.cut, (int, float)) and not isinstance(self.cut, bool)
+        if not number or not 0 < self.cut < 1:
+            raise InvalidValue(f"Rollback(cut={self.cut!r}): expected a number above 0 and below 1, what the learning rate is multiplied by")
+        if isinstance(self.most, bool) or not isinstance(self.most, int) or self.most < 1:
+            raise InvalidValue(f"Rollback(most={self.most!r}): expected a whole number of at least 1")
+        if isinstance(self.beyond, bool) or not isinstance(self.beyond, (int, float)) or not self.beyond > 1:
+            raise InvalidValue(f"Rollback(beyond={self.beyond!r}): expected a number above 1, how many times the loss may grow")
+        if not isinstance(self.keep, Length):
+            raise InvalidValue(f"Rollback(keep={self.keep!r}): expected a length with its unit, such as epochs(1) or fraction(0.02)")
+
+    def begin(self, clock: Clock) -> Callable[[View], Verdict]:
+        grown = Explosion(self.beyond).begin(clock)
+
+        def look(view: View) -> Verdict:
+            if not view.failed:
+                return grown(view)
+            if view.replans >= self.most:
+                return Stop(Outcome.Diverged, f"{view.failed}, after the learning rate was cut {view.replans} times")
+            return Replan(view.plan.with_lr(times(self.cut)), view.failed, back=True)
+
+        return look

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fallline.engines import Engine
-from fallline.history import Advance, Trace
+from fallline.history import Advance, Packed, Trace
 from fallline.layout import Layout
 from fallline.plan import Plan
 from fallline.rows import Answer, Start
@@ -71,6 +71,14 @@ class MeasuringEngine:
         if self.score is not None and state.step == self.plan.steps:
             self.scored = self.score(self.inner.answer(state, answer))
         self.inner.settle(state, answer)
+
+    def pack(self, state: Any) -> Packed:
+        """As the inner engine does."""
+        return self.inner.pack(state)
+
+    def unpack(self, packed: Packed, rule_start: Start) -> Any:
+        """As the inner engine does."""
+        return self.inner.unpack(packed, rule_start)
 
     def warm(self, start: Any) -> None:
         """Run two updates of a state that is thrown away, so that compiling is not counted as descending."""

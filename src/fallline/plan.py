@@ -23,7 +23,7 @@ from fallline.lengths import Clock
 from fallline.plan_check import checked_batches, checked_optimizer, checked_rows, checked_steps, checked_whole
 from fallline.rows import Rows
 from fallline.rules import Group, auto, resolve_groups, rule_from_json
-from fallline.schedules import Schedule, curve_of, schedule
+from fallline.schedules import Schedule, Times, curve_of, schedule
 from fallline.segment import Segment, Stream
 from fallline.shuffle import index_dtype
 
@@ -248,7 +248,17 @@ class Plan:
     # -------------------------------------------------------------------------------------------- changes
 
     def with_lr(self, lr: Any) -> Plan:
-        """This plan with another learning rate: a number, a Schedule, or what `find_lr` gave."""
+        """This plan with another learning rate: a number, a Schedule, what `find_lr` gave, or `times(0.5)`: half of what it is.
+
+        >>> from fallline import times
+        >>> from fallline.rules import SGD
+        >>> Plan(rows=100, epochs=1, optimizer=SGD(lr=0.1, schedule="cosine")).with_lr(times(0.5)).optimizer
+        SGD(lr=0.05, schedule='cosine(to=0)')
+        """
+        if isinstance(lr, Times):
+            from fallline.plan_scale import with_rate_times
+
+            return self._with(optimizer=with_rate_times(self.optimizer, lr.share))
         value = lr if isinstance(lr, (int, float, Schedule, np.number)) or lr is auto else getattr(lr, "lr", lr)
         if isinstance(value, np.number):
             value = float(value)

@@ -20,7 +20,7 @@ from fallline.batches import Batches
 from fallline.errors import InvalidValue
 from fallline.lengths import Clock, Length
 from fallline.plan_ramp import RAMP, ramped, snap, unramped
-from fallline.rules import Group
+from fallline.rules import Auto, Group
 from fallline.schedules import Chain, Held, Leg, Scaled, Schedule, _make
 
 if TYPE_CHECKING:
@@ -203,6 +203,20 @@ def _all_legs(one: Schedule) -> Iterator[Leg]:
 
 
 # ---- the rate
+
+
+def with_rate_times(rule: Any, factor: float) -> Any:
+    """The rule with every learning rate times `factor`, whatever its schedule is made of; weight averages and decays stay.
+
+    Raises:
+        InvalidValue: lr is still auto.
+    """
+    if isinstance(rule.lr, Auto):
+        raise InvalidValue(f"with_lr(times({factor:g})): the learning rate is auto, so there is nothing to multiply; find it first")
+    shape = rule.schedule
+    if shape is not None and any(leg.kind == "custom" for leg in _all_legs(shape)):  # absolute rates or shares: only the outside is safe
+        return replace(rule, schedule=_times(shape, factor, has_peak=False) if isinstance(shape, Scaled) else Scaled(factor, shape))
+    return _rescaled_rule(rule, factor)[0]
 
 
 def _rescaled_rule(rule: Any, factor: float) -> tuple[Any, list[str]]:

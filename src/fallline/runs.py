@@ -44,7 +44,8 @@ class Run:
     """A run: the plan, the weights, and everything that was decided and measured.
 
     Attributes:
-        plan: what was carried out.
+        plan: what was carried out; the last one, where the plan was replaced on the way.
+        plans: the journal of plans, ((0, plan), ...): `train(problem, run.plans)` carries the run out again, bit for bit.
         model: the linear model or network without its data, the trained `nn.Module` of a problem of your own, or None for a function.
         weights: the last weights: coef (features,) or (features, outputs), intercept () or (outputs,).
         best: those of the best validation loss, or None without validation.
@@ -69,7 +70,11 @@ class Run:
     summary: dict[str, Any] = field(default_factory=dict)
     reader: Reader | None = None
     found: Any = None
+    plans: tuple[tuple[int, Plan], ...] = ()
     versions: dict[str, str] = field(default_factory=lambda: versions())
+
+    def __post_init__(self) -> None:
+        self.plans = tuple(self.plans) or ((0, self.plan),)
 
     @property
     def used(self) -> str:
@@ -159,6 +164,7 @@ class Run:
                 "status": self.outcome.name,
                 "reason": self.reason,
                 "problem": self.problem_fingerprint,
+                "plans": [[step, plan.to_json()] for step, plan in self.plans],
                 "summary": self.summary,
                 "found": None if self.found is None else found_to_json(self.found),
                 "versions": self.versions,
@@ -168,6 +174,7 @@ class Run:
         past = {"loss": self.history.loss if self.history.failed is None else self.history.loss[:-1]}
         if self.history.failed is not None:
             past["failed"] = np.array(self.history.failed)
+        past |= {f"undone.{i}.{step}": losses for i, (step, losses) in enumerate(self.history.undone)}
         arrays = {"model.safetensors": weights, "history.safetensors": past}
         if self.history.path is not None:
             arrays["history.safetensors"]["path"] = self.history.path
@@ -184,7 +191,7 @@ class Run:
         best = next((e["value"] for e in self.history.journal if e["what"] == "best"), None)
         return charts.loss_curves(
             np.arange(len(loss)), loss, np.array([e["step"] for e in marks]), np.array([e["valid_loss"] for e in marks]),
-            best_step=best, steps_per_epoch=self.plan.steps_per_epoch,
+            best_step=best, steps_per_epoch=self.plan.steps_per_epoch, went_back=[step for step, _ in self.history.undone],
         )  # fmt: skip
 
     def report(self, path: str | Path) -> Path:
@@ -258,12 +265,15 @@ def _run_of(files: Mapping[str, bytes], module: Any, folder: str | Path) -> Run:
     tensors = run_folder.tensors(files["model.safetensors"])
     past = run_folder.tensors(files["history.safetensors"])
     history = History([past["loss"]], path=past.get("path"), failed=float(past["failed"]) if "failed" in past else None)
+    parts = sorted(((*map(int, name.split(".")[1:]), losses) for name, losses in past.items() if name.startswith("undone.")), key=lambda part: part[0])
+    history.undone = [(step, losses) for _, step, losses in parts]
     for line in files["history.jsonl"].decode().splitlines():
         entry = json.loads(line)
         (history.journal if entry.pop("kind") == "decision" else history.evaluations).append(entry)
     arrays = run_folder.tensors(files["reader.safetensors"]) if "reader.safetensors" in files else {}
     return Run(
         plan=Plan.from_json(documents["plan.json"]),
+        plans=tuple((int(step), Plan.from_json(plan)) for step, plan in about.get("plans", ())),
         model=_model_of(saved, module, tensors),
         weights=_weights(tensors, "weights") or {},
         best=_weights(tensors, "best"),

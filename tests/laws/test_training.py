@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fallline import training
+from fallline import loop
 from fallline.batches import Batches
 from fallline.engines.reference import ReferenceEngine
 from fallline.errors import Diverged
@@ -57,7 +57,7 @@ def test_neither_cuts_nor_observers_change_a_bit(rule: Any, seconds: float, ever
     whole = ReferenceEngine(problem).advance(State.begin(problem.start(), rule.start()), plan.segment(0, plan.steps, problem.layout))
     seen: list[dict[str, Any]] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "SEGMENT_SECONDS", seconds)
+        patch.setattr(loop, "SEGMENT_SECONDS", seconds)
         run = run_of(problem, plan, valid=Validation((X, y), every=every), log=seen.append, stop=TimeBudget("1h"))
     assert run.history.loss.tolist() == whole.trace.loss.tolist()
     expected = whole.state.w if rule.average is not None else whole.state.answer(rule.answer())
@@ -148,7 +148,7 @@ def test_the_guard_rules_alike_however_losses_are_cut(cuts: list[int]):
 
 @pytest.mark.parametrize("seconds", [1e-7, 1e-3, 10.0])
 def test_a_divergence_is_found_at_the_same_update_on_any_machine(seconds: float, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(training, "SEGMENT_SECONDS", seconds)
+    monkeypatch.setattr(loop, "SEGMENT_SECONDS", seconds)
     X, _ = data(400)
     problem = least_squares(X, X[:, 0])
     caught: Any

@@ -145,7 +145,7 @@ def range_test(
 
 def loss_curves(
     step: Any, loss: Any, valid_step: Any = None, valid: Any = None, *, best_step: float | None = None,
-    steps_per_epoch: int | None = None, valid_name: str = "validation loss", title: str | None = None,
+    steps_per_epoch: int | None = None, valid_name: str = "validation loss", title: str | None = None, went_back: Any = (),
 ) -> Picture:  # fmt: skip
     """Training loss by step, with validation beside it.
 
@@ -157,6 +157,7 @@ def loss_curves(
         steps_per_epoch: given, the axis counts epochs.
         valid_name: what `valid` holds, in the unit of the loss.
         title: another title.
+        went_back: update indices to which the run went back after it had diverged.
 
     >>> loss_curves([0, 1, 2, 3], [4.0, 2.0, 1.0, 0.5], [2, 4], [1.5, 1.0], best_step=4).title
     'Training loss fell from 4 to 0.5; validation loss was lowest, 1, at step 4'
@@ -193,9 +194,12 @@ def loss_curves(
         layers.append(rule_x(best, f"best: {unit} {short(best)}", color=ORANGE))
         far = len(train.x) and best > 0.5 * float(np.nanmax(np.concatenate([train.x, ev_time])))
         layers.append(label_x(best, "best", align="right" if far else "left", color=ORANGE))
+    for at in _time(numbers(went_back, "went_back"), steps_per_epoch)[0].tolist():
+        layers.append(rule_x(at, f"diverged, and went back to {unit} {short(at, 4)}", color=RED))
     found = title or _loss_title(y, train.mean, ev_time, ev_y, unit, valid_name)
+    back = f"red: diverged and went back, {len(went_back)} times" if len(went_back) > 1 else "red: diverged and went back" if len(went_back) else ""
     clipped = "the band is cut at a tenth of the lowest mean" if logarithmic and np.any(train.low < low) else ""
-    return Picture(found, {"layer": layers}, sentence(train.caption, clipped, gaps(time, y, "training loss")[1], gaps(ev_time, ev_y, valid_name)[1]))
+    return Picture(found, {"layer": layers}, sentence(train.caption, clipped, back, gaps(time, y, "training loss")[1], gaps(ev_time, ev_y, valid_name)[1]))
 
 
 def _rate_marks(first: float, last: float, chosen: float | None, diverged: float | None) -> list[dict]:

@@ -76,6 +76,7 @@ def fit(
     drop: Drop = "", only: Only = "", type: Type = None, seed: Seed = 0,
     patience: Annotated[float | None, typer.Option(help="Stop after this many epochs without improvement.")] = None,
     time_limit: Annotated[str | None, typer.Option(help="Such as 90s, 5m or 2h.")] = None,
+    on_divergence: Annotated[str, typer.Option(help="stop, or rollback: go back to the last good state, halve the learning rate, go on.")] = "stop",
     plan: Annotated[str | None, typer.Option(help="A saved plan.json to carry out as it stands.")] = None,
     out: Out = None,
     resume: Annotated[bool, typer.Option("--resume", help="Print a finished run's result; start where there is none.")] = False,
@@ -88,7 +89,7 @@ def fit(
     options = work.table_options(drop, only, type, valid, test, group, time, sample_weight, class_weight, log_target, task, seed)
     rule = work.rule(optimizer, lr, momentum, nesterov, weight_decay)
     told = work.choices(epochs, batch_size, rule, schedule, loss, metric, plan, seed, compare_commands.read_model(model), device)
-    work.fit(data, target, options, told, work.judges(patience, time_limit), work.Place(out, resume, overwrite), json)
+    work.fit(data, target, options, told, work.judges(patience, time_limit, on_divergence), work.Place(out, resume, overwrite), json)
 
 
 @app.command("find-lr", epilog=CODES)

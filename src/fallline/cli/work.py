@@ -18,7 +18,7 @@ from fallline import fitting, lengths, rules, run_folder, runs, tables
 from fallline.batches import Batches
 from fallline.errors import Diverged, InvalidValue, NoLearningRate, RunExists, RunUnfinished, UnknownName
 from fallline.history import Outcome
-from fallline.judges import EarlyStop, TimeBudget
+from fallline.judges import EarlyStop, Rollback, TimeBudget
 from fallline.live import LiveFolder, only_a_run
 from fallline.model_spec import model_spec
 from fallline.plan import Plan
@@ -119,9 +119,13 @@ def _read_json(path: str) -> Any:
         raise InvalidValue(f"{path} is not JSON ({error})") from None
 
 
-def judges(patience: float | None, time_limit: str | None) -> list[Any]:
+def judges(patience: float | None, time_limit: str | None, on_divergence: str = "stop") -> list[Any]:
+    """The flags that end a run, or keep it from ending, as judges."""
+    if on_divergence not in ("stop", "rollback"):
+        raise UnknownName.among("way to meet a divergence", on_divergence, ("stop", "rollback"))
     out: list[Any] = [] if patience is None else [EarlyStop(lengths.epochs(patience))]
-    return out if time_limit is None else [*out, TimeBudget(time_limit)]
+    out += [] if time_limit is None else [TimeBudget(time_limit)]
+    return [*out, Rollback()] if on_divergence == "rollback" else out
 
 
 def _say(text: str, json: bool) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from fallline.history import Advance
+    from fallline.history import Advance, Packed
     from fallline.plan import Segment
     from fallline.rows import Answer, Start
 
@@ -31,6 +31,18 @@ class Engine(Protocol):
 
     def answer(self, state: Any, answer: Answer) -> Any:
         """The point that the answer's coefficients give, an independent copy, as the problem's `measure` takes it."""
+        ...
+
+    def pack(self, state: Any) -> Packed:
+        """Everything that a state is, as plain things; the state goes on."""
+        ...
+
+    def unpack(self, packed: Packed, rule_start: Start) -> Any:
+        """The state that was packed, as if it had never been left (a module's own memory too).
+
+        Raises:
+            InvalidValue: it is of another problem; nothing was touched.
+        """
         ...
 
     def settle(self, state: Any, answer: Answer) -> None:

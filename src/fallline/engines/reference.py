@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fallline.history import Advance, State, Trace
+from fallline.history import Advance, Packed, State, Trace, check_packed
 from fallline.layout import as_flat
 from fallline.rows import COLUMNS, INDEX, Answer, Start, update
 
@@ -37,6 +37,15 @@ class ReferenceEngine:
     def answer(self, state: Any, answer: Answer) -> np.ndarray:
         """The answer as flat weights, float64 [size]."""
         return state.registers().answer(answer)
+
+    def pack(self, state: State) -> Packed:
+        """The registers."""
+        return state.pack()
+
+    def unpack(self, packed: Packed, rule_start: Start) -> State:
+        """The registers as they were."""
+        check_packed(packed, {k: ((self.problem.layout.size,), packed.arrays[k].dtype) for k in packed.arrays})
+        return State.unpack(packed)
 
     def settle(self, state: Any, answer: Answer) -> None:
         """Nothing to do: the run's weights are its own."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -119,31 +119,68 @@ class Stream:
         self.per_epoch = len(batches) if hasattr(batches, "__len__") else None  # type: ignore[arg-type]
         self._iterator: Iterator[Any] | None = None
         self._next = -1
+        self._stood: dict[int, list[torch.Tensor]] = {}
 
     def batch(self, step: int, seeded: Callable[[int], None]) -> Any:
         """The batch of update `step`.
 
-        A jump starts the pass anew, with the generators set by `seeded(first step of the pass)` as when it first
-        began, and skips; so the same update sees the same batch where the iterable draws on those generators.
+        A pass begins with the generators set by `seeded(its first step)`, also when it is begun again to get to a step in
+        its middle; so the same update sees the same batch where the iterable draws on those generators.
         """
         if self._iterator is None or step != self._next:
             first = step - step % self.per_epoch if self.per_epoch else 0
-            seeded(first)
-            self._iterator, self._next = iter(self.batches), first
+            known = {at for at in self._stood if at <= step}
+            if known and (self.per_epoch is None or self._generators()):  # a pass that just ended is walked through: a sampler draws once more at its end
+                first = max(known)
+                self._set(self._stood[first])
+            self._open(first, seeded)
             while self._next < step:
-                self._advance()
-            seeded(step)
-        return moved(self._advance(), self.device)
+                self._advance(seeded)
+            if step != first:
+                seeded(step)
+        return moved(self._advance(seeded), self.device)
 
-    def _advance(self) -> Any:
-        assert self._iterator is not None
-        self._next += 1
-        for batch in self._iterator:
-            return batch
-        self._iterator = iter(self.batches)
-        for batch in self._iterator:
-            return batch
+    def _open(self, first: int, seeded: Callable[[int], None]) -> None:
+        """Begin a pass at update `first`."""
+        seeded(first)
+        self._stood = {first: [g.get_state() for g in self._generators()]}
+        self._iterator, self._next = iter(self.batches), first
+
+    def _advance(self, seeded: Callable[[int], None]) -> Any:
+        for _ in range(2):
+            assert self._iterator is not None
+            for batch in self._iterator:
+                self._next += 1
+                return batch
+            self._open(self._next, seeded)
         raise InvalidValue("data yields no batch at all: expected an iterable of at least one")
+
+    def _generators(self) -> list[torch.Generator]:
+        """Generators of the loader's own, and of its samplers: a seed does not set them."""
+        owners = [self.batches, *(getattr(self.batches, name, None) for name in ("sampler", "batch_sampler"))]
+        owners.append(getattr(owners[2], "sampler", None))
+        found = {id(g): g for o in owners if isinstance(g := getattr(o, "generator", None), torch.Generator)}
+        return list(found.values())
+
+    def _set(self, states: list[torch.Tensor]) -> None:
+        for generator, state in zip(self._generators(), states, strict=True):
+            generator.set_state(state)
+
+    def position(self) -> dict[str, Any]:
+        """Where the present pass began, and how the generators of its own stood then: what they hold later is drawn from there."""
+        return {"stood": [[at, [bytes(s.tolist()).hex() for s in states]] for at, states in self._stood.items()]}
+
+    def go_to(self, position: Mapping[str, Any] | None) -> None:
+        """Begin the pass of the next batch as it stood at a `position`.
+
+        Raises:
+            InvalidValue: the loader has other generators now.
+        """
+        stood = {int(at): [torch.tensor(list(bytes.fromhex(s)), dtype=torch.uint8) for s in states] for at, states in (position or {"stood": []})["stood"]}
+        own = len(self._generators())
+        if any(len(states) != own for states in stood.values()):
+            raise InvalidValue(f"the loader has {own} generators of its own and had another number: make it as it was")
+        self._iterator, self._next, self._stood = None, -1, stood
 
     def take(self, rows: torch.Tensor | None) -> Any:
         raise InvalidValue("data is an iterable of batches: rows cannot be taken by their index")

@@ -16,10 +16,10 @@ import torch
 
 from fallline import compiled
 from fallline.errors import InvalidValue
-from fallline.history import Advance, Trace
+from fallline.history import Advance, Packed, Trace
 from fallline.layout import as_flat
 from fallline.rows import Answer, Start
-from fallline.torch import modules
+from fallline.torch import modules, packing
 from fallline.torch.data import Resident, SparseRows, Stream, pieces
 from fallline.torch.gradients import gradients
 from fallline.torch.memory import out_of_memory, release
@@ -48,6 +48,7 @@ class ModuleEngine:
         problem: a `ModuleProblem`.
 
     Attributes:
+        learnt_chunk: rows of a piece that memory has taught; None while nothing ran out of it.
         notes: what the engine decided on the way, as (what, value, why), until the loop has written it into the journal.
     """
 
@@ -59,7 +60,7 @@ class ModuleEngine:
         self.notes: list[tuple[str, int, str]] = []
         self._updater: Updater | None = None
         self._chunks_checked = False
-        self._fits: int | None = None
+        self.learnt_chunk: int | None = None
 
     def begin(self, start: Any, rule_start: Start) -> ModuleState:
         """The state before update 0, from where the module is, or from weights by name or flat."""
@@ -93,6 +94,14 @@ class ModuleEngine:
             return point
         return Point(point.values, self._recalibrated(point), False)
 
+    def pack(self, state: ModuleState) -> Packed:
+        """Parameters, registers, buffers, and what else a state is."""
+        return packing.pack(self, state)
+
+    def unpack(self, packed: Packed, rule_start: Start) -> ModuleState:
+        """The state that was packed, written into the module."""
+        return packing.unpack(self, packed, rule_start)
+
     def settle(self, state: ModuleState, answer: Answer) -> None:
         """Leave the answer in the module."""
         point = self.answer(state, answer)
@@ -104,8 +113,8 @@ class ModuleEngine:
         wanted = segment.chunk
         if wanted is None and rows is not None and rows > LARGE and not modules.across_rows(self.problem.model):
             wanted = LARGE
-        if self._fits is not None:  # what memory has taught is remembered
-            wanted = min(wanted or self._fits, self._fits)
+        if self.learnt_chunk is not None:  # what memory has taught is remembered
+            wanted = min(wanted or self.learnt_chunk, self.learnt_chunk)
         if wanted is None or (rows is not None and rows <= wanted):
             return None
         self._check_chunks()
@@ -132,10 +141,10 @@ class ModuleEngine:
             self._check_chunks()
         except InvalidValue as reason:
             raise InvalidValue(f"{what}, and the batch cannot be computed in pieces: {reason}; or use smaller batches") from error
-        self._fits = -(-rows // 2)
-        self.notes.append(("chunk", self._fits, f"{what}; the batch and the trajectory stay the same, in pieces of {self._fits:,} rows"))
+        self.learnt_chunk = -(-rows // 2)
+        self.notes.append(("chunk", self.learnt_chunk, f"{what}; the batch and the trajectory stay the same, in pieces of {self.learnt_chunk:,} rows"))
         release(self.problem.device)
-        return self._fits
+        return self.learnt_chunk
 
     def _recalibrated(self, point: Point) -> dict[str, torch.Tensor]:
         """Buffers with the statistics of normalisation layers gathered anew at a point, as an even mean over batches."""

@@ -17,8 +17,8 @@ import numpy as np
 from fallline import compiled
 from fallline.engines.linear import dense, sparse
 from fallline.engines.linear.state import Lazy, LinearState
-from fallline.errors import NoClosedForm
-from fallline.history import Advance, State, Trace
+from fallline.errors import InvalidValue, NoClosedForm
+from fallline.history import Advance, Packed, State, Trace, check_packed
 from fallline.layout import as_flat
 from fallline.rows import INDEX, Answer, Registers, Start
 
@@ -38,6 +38,10 @@ PREFETCHED = 1 << 21
 """Weights above this many bytes (a second cache) are asked for rows ahead: below, it costs more than it saves."""
 DENSE_COST = 64
 """A rule without a lazy form runs on sparse rows while the model is at most 64 times a batch's non-zeros."""
+
+
+CONSTANT_BLOCK = 1 << 30
+"""Steps of a block where no column varies: its table has digits of 64."""
 
 
 class LinearEngine:
@@ -71,6 +75,42 @@ class LinearEngine:
     def answer(self, state: Any, answer: Answer) -> np.ndarray:
         """The answer as flat weights, float64 [size]."""
         return state.registers().answer(answer)
+
+    def pack(self, state: State | LinearState) -> Packed:
+        """Everything of a state, in its own arrangement."""
+        return state.pack()
+
+    def unpack(self, packed: Packed, rule_start: Start) -> State | LinearState:
+        """The state that was packed."""
+        if not packed.values.get("arranged"):
+            check_packed(packed, {k: ((self.problem.layout.size,), packed.arrays[k].dtype) for k in packed.arrays})
+            return State.unpack(packed)
+        check_packed(packed, self._expected(packed))
+        return LinearState.unpack(packed, self.problem.layout)
+
+    def _expected(self, packed: Packed) -> dict[str, tuple[tuple[int, ...], Any]]:
+        """Shapes and types that a packed state must have here."""
+        outputs = self.problem.outputs
+        typed: dict[str, tuple[tuple[int, ...], Any]] = {"ahead": ((2,), np.float64), "scale": ((1,), np.float64), "b": ((4, outputs), self._dtype)}
+        shape = (self._features, outputs) if self._sparse else (outputs, self._features)
+        typed |= {k: (shape, self._dtype) for k in ("w", "v", "s", "a") if k == "w" or k in packed.arrays}
+        owed = packed.values.get("lazy")
+        if owed is not None:
+            typed |= {"lazy.table": (self._table_shape(packed, owed["begin"]), np.float64), "lazy.stamps": ((self._features,), np.int32)}
+        return typed
+
+    def _table_shape(self, packed: Packed, begin: int) -> tuple[int, ...]:
+        """The shape that a block's ledger must have: kernels read it by stamps, so those must lie within.
+
+        Raises:
+            InvalidValue: they do not.
+        """
+        block, stamps, now = self._varying_block, packed.arrays["lazy.stamps"], packed.step - begin
+        constant, varying = (5, sparse.BASE, sparse.MAPS), (int(np.log2(block)) + 1, block + 1, sparse.MAPS)
+        shape = constant if packed.arrays["lazy.table"].shape == constant else varying
+        if not 0 <= now <= (CONSTANT_BLOCK if shape == constant else block) or (stamps.size and not (0 <= stamps.min() and stamps.max() <= now)):
+            raise InvalidValue(f"the state's array 'lazy.stamps' does not lie within its block (update {packed.step}, begun at {begin}): it is of another problem")
+        return shape
 
     def settle(self, state: Any, answer: Answer) -> None:
         """Nothing to do: the run's weights are its own."""
@@ -195,8 +235,10 @@ class LinearEngine:
 
     def _block(self, law: _Law) -> int:
         """Steps of a block of the table: the more features there are to settle at its end, the longer."""
-        if len(law.names) == 0:
-            return 1 << 30
+        return self._varying_block if len(law.names) else CONSTANT_BLOCK
+
+    @property
+    def _varying_block(self) -> int:
         return 1 << int(np.clip(np.ceil(np.log2(max(self._features / 32, 1))), 10, 16))
 
     def _lazy(self, state: LinearState, segment: Segment, law: _Law, needs: Registers, losses: np.ndarray) -> int:

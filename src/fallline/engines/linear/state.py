@@ -7,14 +7,18 @@ carries from one segment to the next lives here too, so that a plan cut anywhere
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from fallline.engines.linear import sparse
-from fallline.history import State
+from fallline.history import Packed, State
 from fallline.layout import Layout
 from fallline.rows import Registers
+
+PARTS = ("w", "v", "s", "a", "b", "ahead", "scale")
+"""The arrays of a `LinearState`."""
 
 
 @dataclass
@@ -75,8 +79,28 @@ class LinearState:
 
     def copy(self) -> LinearState:
         """An independent copy."""
-        arrays = {n: None if getattr(self, n) is None else getattr(self, n).copy() for n in ("w", "v", "s", "a", "b", "ahead", "scale")}
+        arrays = {n: None if getattr(self, n) is None else getattr(self, n).copy() for n in PARTS}
         return replace(self, **arrays, lazy=None if self.lazy is None else self.lazy.copy())
+
+    def pack(self) -> Packed:
+        """Everything, what untouched features owe among it, as plain things."""
+        arrays = {n: getattr(self, n).copy() for n in PARTS if getattr(self, n) is not None}
+        values: dict[str, Any] = {"arranged": True, "class_major": self.class_major}
+        if self.lazy is not None:
+            arrays |= {"lazy.table": self.lazy.table.copy(), "lazy.stamps": self.lazy.stamps.copy()}
+            values["lazy"] = {"begin": self.lazy.begin, "constants": self.lazy.constants.hex(), "needs": asdict(self.lazy.needs)}
+        return Packed(self.step, arrays, values)
+
+    @classmethod
+    def unpack(cls, packed: Packed, layout: Layout) -> LinearState:
+        """The state that was packed."""
+        held = {n: packed.arrays[n].copy() if n in packed.arrays else None for n in PARTS}
+        owed = packed.values.get("lazy")
+        lazy = None
+        if owed is not None:
+            tables = (packed.arrays[n].copy() for n in ("lazy.table", "lazy.stamps"))
+            lazy = Lazy(*tables, owed["begin"], bytes.fromhex(owed["constants"]), Registers(**owed["needs"]))
+        return cls(packed.step, **held, class_major=packed.values["class_major"], layout=layout, lazy=lazy)
 
     def settle(self) -> None:
         """Bring untouched features of sparse data up to date, in place."""
@@ -87,6 +111,10 @@ class LinearState:
             now = self.step - self.lazy.begin
             sparse.settle(self.lazy.table, self.lazy.stamps, now, self.w, *self.present(self.lazy.needs))
             self.lazy = None
+
+    def reordered(self) -> None:
+        """The rows to come are others than was known: the score of the next one no longer holds."""
+        self.ahead[:] = 0
 
     def present(self, needs: Registers) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None, float | None]:
         """v, s, a and the mark of a soft threshold, as kernels take them: None for what the rows do not need."""

@@ -1,0 +1,357 @@
+"""The loop: plans are cut into segments, an engine runs them, judges look between them.
+
+Cutting never changes a bit, so segments end wherever something wants to look: an evaluation, a state to be kept, another
+plan, a signal.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from fallline.divergence import failed_loss
+from fallline.engines import Engine
+from fallline.errors import InvalidValue
+from fallline.history import History, Outcome
+from fallline.judges import EarlyStop, Judge, Replan, Stop, View
+from fallline.lengths import Length
+from fallline.metrics import Metric, metric
+from fallline.plan import Plan
+from fallline.progress import Progress
+from fallline.retreat import Moment, good_states
+from fallline.rows import Answer
+from fallline.runs import Run
+
+SEGMENT_SECONDS = 0.05
+"""Aim for a segment's length, so that signals and time budgets are honoured in time."""
+PATH_SIZE, PATH_STEPS = 10, 100_000
+"""A problem with at most this many parameters, that is not a model, keeps its path for at most this many updates."""
+
+Log = Callable[[dict[str, Any]], Any]
+Plans = list[tuple[int, Plan]]
+"""Plans and the updates from which they are carried out, the first from 0."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a loop has to do.
+
+    Attributes:
+        problem, engine: what is descended, and what runs it.
+        plans: the plan, or several with the updates from which they hold: a journal to be carried out again.
+        valid: the held-out problem, its metrics, or None.
+        every: how often the run is measured.
+        judges: all of them.
+        log: called with one flat dict per evaluation.
+    """
+
+    problem: Any
+    engine: Engine
+    plans: tuple[tuple[int, Plan], ...]
+    valid: tuple[Any, tuple[Metric, ...]] | None
+    every: Length
+    judges: tuple[Judge, ...]
+    log: Log | None = None
+
+    @property
+    def score(self) -> tuple[str, float]:
+        """The evaluation's entry by which the best weights are chosen, and 1 where lower is better, else -1."""
+        chosen = next((metric(j.metric) for j in self.judges if isinstance(j, EarlyStop) and j.metric is not None), None)
+        return (f"valid_{chosen.name}", -1.0 if chosen.better == "higher" else 1.0) if chosen else ("valid_loss", 1.0)
+
+
+class Loop:
+    """One run: the plans in force, the best so far, the clock. `run` is the loop; the rest are its parts."""
+
+    def __init__(self, task: Task, history: History):
+        self.task, self.problem, self.engine, self.history = task, task.problem, task.engine, history
+        self.plans: Plans = [task.plans[0]]
+        self.coming: Plans = list(task.plans[1:])
+        self.best: tuple[float, dict[str, np.ndarray], int] | None = None
+        self.reason = ""
+        self.measured = 0
+        self.failed_at: int | None = None
+        self.replans = 0
+        self.began = time.monotonic()
+        self.good = good_states(task.judges, self.plan.clock)
+        keeps_path = self.problem.keeps_path and self.problem.layout.size <= PATH_SIZE and self.plan.steps <= PATH_STEPS
+        self.path: list[np.ndarray] | None = [] if keeps_path else None
+        self._begin_judges()
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that is being carried out."""
+        return self.plans[-1][1]
+
+    @property
+    def _total(self) -> int:
+        """Updates of the last plan that is known of."""
+        return (self.coming or self.plans)[-1][1].steps
+
+    # ------------------------------------------------------------------------------------------------ the loop
+
+    def run(self, start: Any, shown: Progress, interrupt: Any) -> Run:
+        """Carry the plans out to their end, or to where a judge, a signal or a divergence ends it."""
+        state = self._begin(start)
+        outcome, length = Outcome.Finished, 64.0
+        while self._turned(state).step < self.plan.steps:
+            a = state.step
+            b = self._segment_end(a, length)
+            began = time.perf_counter()
+            result = self.engine.advance(state, self.plan.segment(a, b, self.problem.layout))
+            length = min(max((b - a) * SEGMENT_SECONDS / max(time.perf_counter() - began, 1e-9), length / 8), length * 8)
+            state = result.state
+            evaluation, verdict = self._looked(state, a, result)
+            if len(result.trace.loss):
+                shown.show(state.step, float(result.trace.loss[-1]), evaluation)
+            if isinstance(verdict, Replan):
+                state, verdict = self._replanned(state, verdict)
+                if verdict is None:
+                    continue
+            if state.step == self._total and not (verdict and verdict.outcome is Outcome.Diverged):
+                break  # every update was made: finished, whatever else arrived meanwhile
+            if verdict is not None:
+                outcome, self.reason = verdict.outcome, verdict.reason
+                break
+            if interrupt.received is not None:
+                outcome, self.reason = Outcome.Interrupted, f"interrupted by {signal.Signals(interrupt.received).name} after step {state.step}"
+                break
+        if outcome is Outcome.Diverged and self.failed_at is None:
+            self.failed_at = state.step
+        return self._finish(state, outcome)
+
+    def _begin(self, start: Any) -> Any:
+        state: Any = self.engine.begin(start, self.plan.optimizer.start())
+        if self.path is not None:
+            self.path.append(np.array(state.registers().w, np.float64))
+        if self.good is not None:
+            self.good.kept.append(self._moment(state))
+        return state
+
+    def _segment_end(self, a: int, length: float) -> int:
+        ends = [self.plan.steps, self._next_evaluation(a), a + (1 if self.path is not None else max(1, int(length)))]
+        if self.good is not None:
+            ends.append(self.good.following(a))
+        if self.coming:
+            ends.append(self.coming[0][0])
+        return min(ends)
+
+    def _looked(self, state: Any, a: int, result: Any) -> tuple[dict[str, Any] | None, Stop | Replan | None]:
+        """Write down what a segment from update `a` gave, measure where it is time, and ask the judges."""
+        losses = result.trace.loss
+        self._note_engine()
+        self.history.losses.append(losses)
+        if self.path is not None:
+            self.path.append(np.array(state.registers().w, np.float64))
+        if result.stopped_at is not None:
+            self.failed_at = result.stopped_at
+            self.history.failed = failed_loss(self.problem, self.plan, state, result.stopped_at)
+            return None, self._rescued(losses, result.stopped_at, result.reason)
+        evaluation = self._evaluate(state) if state.step in (self.plan.steps, self._next_evaluation(a)) else None
+        verdict = self._judged(View(state.step, losses, evaluation, **self._now()))
+        if verdict is not None and not isinstance(verdict, Replan) and verdict.outcome is Outcome.Diverged:
+            return evaluation, self._rescued(losses[:0], state.step, verdict.reason)
+        if self.good is not None and verdict is None and state.step % self.good.every == 0:
+            self.good.consider(self.history.loss, lambda: self._moment(state))
+        return evaluation, verdict
+
+    def _note_engine(self) -> None:
+        """What the engine had to decide by itself goes into the journal, once."""
+        notes = getattr(self.engine, "notes", None)
+        while notes:
+            self.history.note(*notes.pop(0))
+
+    # ----------------------------------------------------------------------------------------------- evaluations
+
+    def _next_evaluation(self, step: int) -> int:
+        """The first update after `step` at which the run is measured."""
+        every = self.task.every
+        if every.unit == "epochs" and self.plan.clock.steps_per_epoch is None:
+            return self.plan.steps
+        count = max(1, every.in_steps(self.plan.clock))
+        return (step // count + 1) * count
+
+    def _evaluate(self, state: Any) -> dict[str, Any]:
+        """Measure the answer on the held-out data; keep the best."""
+        done, plan = state.step, self.plan
+        recent, self.measured = self.history.since(self.measured), done
+        entry: dict[str, Any] = {
+            "step": done,
+            "epoch": done / plan.steps_per_epoch if plan.steps_per_epoch else None,
+            "seconds": round(time.monotonic() - self.began, 4),
+            "lr": float(plan.lr_at(np.array([done - 1]))[0]),
+            "loss": float(recent.mean()) if len(recent) else math.nan,
+        }
+        if self.task.valid:
+            held_out, metrics = self.task.valid
+            point = self.engine.answer(state, plan.optimizer.answer())
+            entry["valid_loss"], values = held_out.measure(point, metrics)
+            entry |= {f"valid_{m.name}": v for m, v in zip(metrics, values, strict=True)}
+            name, sign = self.task.score
+            score = sign * entry[name]
+            if self.best is None or math.isnan(self.best[0]) or score < self.best[0]:
+                self.best = (score, self.problem.named(point), done)
+        if self.task.valid or self.path is None:
+            self.history.measured(entry)
+            if self.task.log is not None:
+                self.task.log(dict(entry))
+        return entry
+
+    # ---------------------------------------------------------------------------------------------------- judges
+
+    def _begin_judges(self) -> None:
+        self.judges = [judge.begin(self.plan.clock) for judge in self.task.judges]
+
+    def _now(self) -> dict[str, Any]:
+        return {"plan": self.plan, "seconds": time.monotonic() - self.began, "replans": self.replans}
+
+    def _judged(self, view: View) -> Stop | Replan | None:
+        for judge in self.judges:
+            verdict = judge(view)
+            if isinstance(verdict, (Stop, Replan)):
+                return verdict
+        return None
+
+    def _rescued(self, losses: np.ndarray, at: int, reason: str) -> Stop | Replan:
+        """What the judges say to a descent that has diverged at an update: go on otherwise, or let it be.
+
+        Args:
+            losses: those that no judge has seen yet.
+        """
+        return self._judged(View(at, losses, None, failed=reason, **self._now())) or Stop(Outcome.Diverged, reason)
+
+    def _show_again(self, upto: int) -> None:
+        """Have the judges begin anew and see what has been until update `upto`, evaluation by evaluation."""
+        current, self.plans = self.plans, self.plans[:1]
+        self._begin_judges()
+        self.measured = 0
+        entries, losses, a = {e["step"]: e for e in self.history.evaluations}, self.history.since(0), 0
+        switches = list(current[1:])
+        while a < upto:
+            while switches and switches[0][0] <= a:
+                self.plans.append(switches.pop(0))
+            due = min(self._next_evaluation(a), self.plan.steps)
+            b = min(upto, due, *[step for step, _ in switches])
+            self._judged_all(View(b, losses[a:b], entries.get(b, {"step": b}) if b == due else None, plan=self.plan))
+            self.measured = b if b == due else self.measured
+            a = b
+        self.plans = current
+
+    def _judged_all(self, view: View) -> None:
+        for judge in self.judges:  # their verdicts were acted on when they were new
+            judge(view)
+
+    # ------------------------------------------------------------------------------------------------ other plans
+
+    def _turned(self, state: Any) -> Any:
+        """Open loop: take up the next plan of a journal where it begins."""
+        while self.coming and self.coming[0][0] == state.step:
+            self._take_up(state, *self.coming.pop(0))
+            self.history.note("replan", state.step, "as in the journal")
+        return state
+
+    def _take_up(self, state: Any, step: int, plan: Plan) -> None:
+        if any(getattr(plan, name) != getattr(self.plan, name) for name in ("rows", "batch_size", "seed")):
+            getattr(state, "reordered", lambda: None)()
+        self.plans = [(s, p) for s, p in self.plans if s < step] + [(step, plan)]
+
+    def _replanned(self, state: Any, verdict: Replan) -> tuple[Any, Stop | None]:
+        """Go on with another plan, from a kept state where that is asked for; or stop there, where the data are at fault."""
+        plan, at = verdict.plan, self.failed_at if self.failed_at is not None else state.step
+        if plan.rows != self.plan.rows:
+            raise InvalidValue(f"a judge asked for a plan of {plan.rows} rows and this run has {self.plan.rows}: give one for the same rows")
+        self.replans += 1
+        why = verdict.reason
+        if verdict.back:
+            if self.good is None:
+                raise InvalidValue("a judge asked to go back and keeps no states: give it keep=, a length such as fraction(0.02)")
+            state = self._back(self.good.back())
+            if not self._bearable(state, at):
+                where = f"{verdict.reason}, and neither are they at the weights of update {state.step}, which are good: look at this batch, not at the rate"
+                return state, Stop(Outcome.Diverged, where)
+            old, new = (float(p.lr_at(np.array([min(state.step, p.steps - 1)]))[0]) for p in (self.plan, plan))
+            why = f"{why} at update {at}; back to update {state.step}, lr {old:.4g} -> {new:.4g}"
+        if plan.steps <= state.step:
+            raise InvalidValue(f"a judge asked for a plan of {plan.steps} updates after {state.step} were made: give a longer one")
+        self._take_up(state, state.step, plan)
+        self.history.note("rollback" if verdict.back else "replan", state.step, why)
+        if verdict.back:
+            self._show_again(state.step)
+        self.failed_at = None
+        return state, None
+
+    def _bearable(self, state: Any, at: int) -> bool:
+        """Whether the batch of update `at` has a finite loss and gradient at this state; True where that cannot be told."""
+        if self.plan.rows is None or at >= self.plan.steps:
+            return True
+        with np.errstate(all="ignore"):
+            loss, gradient = self.problem.gradient(state.registers().w.astype(np.float64), self.plan.segment(at, at + 1, self.problem.layout).batch(0))
+        return math.isfinite(loss) and bool(np.isfinite(gradient).all())
+
+    def _moment(self, state: Any) -> Moment:
+        return Moment(self.engine.pack(state), self.best)
+
+    def _back(self, moment: Moment) -> Any:
+        """As the run was at a kept moment."""
+        self.history.go_back(moment.step)
+        if self.path is not None:
+            del self.path[moment.step + 1 :]
+        self.best = moment.best
+        self.plans = [(s, p) for s, p in self.plans if s <= moment.step] or self.plans[:1]
+        return self.engine.unpack(moment.packed, self.plan.optimizer.start())
+
+    # ------------------------------------------------------------------------------------------------------- the end
+
+    def _finish(self, state: Any, outcome: Outcome) -> Run:
+        problem, rule = self.problem, self.plan.optimizer
+        averaged = rule.average is not None
+        last = self.engine.answer(state, Answer() if averaged else rule.answer())
+        mean = self.engine.answer(state, rule.answer()) if averaged else None
+        self.engine.settle(state, rule.answer())
+        if self.path is not None:
+            self.history.path = np.array(self.path)
+        if self.best is not None:
+            self.history.note("best", self.best[2], f"the update with the best {self.task.score[0].replace('_', ' ')}")
+        self.history.note("outcome", outcome.name, self.reason or str(outcome))
+        return Run(
+            plan=self.plan,
+            model=problem.model,
+            weights=problem.named(last),
+            best=None if self.best is None else self.best[1],
+            averaged=None if mean is None else problem.named(mean),
+            history=self.history,
+            outcome=outcome,
+            reason=self.reason or str(outcome),
+            problem_fingerprint=problem.fingerprint,
+            problem=problem,
+            plans=tuple(self.plans),
+        )
+
+
+def checked_plans(given: Any) -> tuple[tuple[int, Plan], ...]:
+    """A plan, or a journal of plans: [(0, plan), (120, another), ...].
+
+    Raises:
+        InvalidValue: neither.
+    """
+    if isinstance(given, Plan):
+        return ((0, given),)
+    plans = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else ()
+    right = all(isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], int) and isinstance(p[1], Plan) for p in plans)
+    steps = [p[0] for p in plans] if right else []
+    if not plans or not right or steps[0] != 0 or any(b <= a for a, b in pairwise(steps)):
+        raise InvalidValue(f"plan={given!r}: expected a Plan, or a run's journal: [(0, plan), (update, plan), ...] in the order of their updates")
+    for (_, before), (step, after) in pairwise(plans):
+        if step > before.steps or step >= after.steps or before.rows != after.rows:
+            raise InvalidValue(f"plan={given!r}: the plan from update {step} on has other rows, or lies beyond an end")
+    return plans
+
+
+__all__ = ["Log", "Loop", "Task", "checked_plans"]
