@@ -308,6 +308,7 @@ def _account(c: Comparison) -> list[str]:
     lost = [f"{v.name} in {v.diverged} of {len(v.runs)}" for v in ran if v.diverged and len(v.runs) > 1]
     if lost:
         out.append(f"Diverged: {', '.join(lost)} runs.")
+    out += [f"{v.name} {v.note}." for v in ran if v.diverged and len(v.runs) == 1 and v.note.startswith("diverged at")]
     return out
 
 
