@@ -156,9 +156,9 @@ def fit(data: str, target: str | None, options: tables.TableOptions, told: fitti
     try:
         run = fitting.fit(made, choices=told, stop=stop, save=live, progress=False if json else None)
     except (Diverged, KeyboardInterrupt, SystemExit) as ended:
-        _partial(ended, live.path)
         if isinstance(ended, Diverged) and told.optimizer is not None and isinstance(told.optimizer.lr, float):
             ended.add_note("or leave --lr auto, which finds one by trying")
+        _partial(ended, live.path)
         raise
     page = live.path / run_folder.REPORT
     if json:
