@@ -46,7 +46,7 @@ def compare(
     """Let several variants descend the same problem from the same start, and measure them alike.
 
     Law: every variant is measured by the loss over *all* training rows (not by that of its own batches), at many updates,
-    outside of its clock. A variant whose lr is `auto` runs at the rate that its own range test finds. Its line is the
+    outside of its clock. A variant whose lr is `auto` runs at the rate that `find_lr` finds for it. Its line is the
     median over seeds, its band their range. One that diverges is shown as diverged; the others do not notice. A module is
     left as it was.
 

@@ -51,7 +51,7 @@ class Variant:
     Attributes:
         name, plan: what ran; the plan's seed is the first one's.
         lr: the learning rate (a schedule's peak), or None where none was found.
-        lr_source: "given", "range test" with its cost, or why there is none.
+        lr_source: "given", "find_lr" with its cost, or why there is none.
         runs: one `Run` a seed.
         curve: what was measured, or None where nothing ran.
         score: the metric on the held-out rows, the median over seeds, or None.
@@ -298,10 +298,10 @@ def _account(c: Comparison) -> list[str]:
     elif not many and all(len(v.runs) == 1 for v in ran):
         alike = all(draws_nothing(c.problem, v.plan) for v in ran)
         out.append(("One run" if len(ran) == 1 else "One run each") + (": nothing is drawn at random." if alike else ", as asked for: no range over seeds."))
-    found = [v.name for v in ran if v.lr_source.startswith(("range test", "find"))]
+    found = [v.name for v in ran if v.lr_source.startswith("find")]
     if found:
         who = "Each runs" if len(found) == len(ran) else f"{', '.join(found)} {'runs' if len(found) == 1 else 'run'}"
-        out.append(f"{who} at the rate of its own range test, whose updates are not counted.")
+        out.append(f"{who} at the rate that find_lr found for it, whose updates are not counted.")
     averaged = [v.name for v in ran if v.plan.optimizer.average is not None]
     if averaged:
         out.append(f"{', '.join(averaged)}: the loss of the running average.")

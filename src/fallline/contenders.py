@@ -53,7 +53,7 @@ class Contender:
         name: as the user calls it.
         plan: what it will do; its lr is still `auto` where `refusal` says why none was found.
         lr_source: where the learning rate came from, in words.
-        cost: updates that the range test took.
+        cost: updates that the search for its rate took.
         seeds: one run for each.
         refusal: why it cannot run, or an empty string.
     """
@@ -140,11 +140,11 @@ def contender(problem: Any, name: str, plan: Plan, seeds: int, find: Finder | No
         found = (find or find_lr)(problem, plan)
         told = plan.with_lr(found)
     except NoLearningRate as none:
-        return Contender(name, plan, "range test without an answer", 0, (), none.verdict)
+        return Contender(name, plan, "find_lr without an answer", 0, (), none.verdict)
     if told.lr_is_auto:
         raise InvalidValue(f"find= gave {found!r} for {name!r}: expected a number, a schedule, or what fl.find_lr gives")
     cost = int(getattr(found, "cost", 0))
-    return Contender(name, told, "range test" if find is None else "find", cost, numbers)
+    return Contender(name, told, "find_lr" if find is None else "find", cost, numbers)
 
 
 def draws_nothing(problem: Any, plan: Plan) -> bool:
@@ -157,7 +157,7 @@ def draws_nothing(problem: Any, plan: Plan) -> bool:
 
 
 def begun(problem: Any, start: Any) -> tuple[Any, Any]:
-    """The problem and the start that every variant gets: a function is moved there, so that range tests begin there too."""
+    """The problem and the start that every variant gets: a function is moved there, so that searches begin there too."""
     if start is None:
         return problem, problem.start()
     if not isinstance(problem, FunctionProblem):

@@ -9,7 +9,7 @@
     │   └── TableError                 a file or frame that cannot be read right: carries file and line
     ├── PlanEnded (IndexError)         update T of a plan of T updates was asked for
     ├── Diverged (RuntimeError)        the descent left the finite numbers, or its loss exploded
-    ├── NoLearningRate (RuntimeError)  a range test without an answer: carries the verdict
+    ├── NoLearningRate (RuntimeError)  a search without an answer: carries the verdict
     ├── MissingExtra (ImportError)     a package of an extra is not installed: says the line to type
     └── RunFolderError (OSError)       a run folder that cannot be used
         ├── RunExists                  it holds another run, or other files
@@ -95,7 +95,7 @@ class Diverged(FalllineError, RuntimeError):
 
 
 class NoLearningRate(FalllineError, RuntimeError):
-    """A range test without an answer. `verdict` says why in a sentence."""
+    """A search for a learning rate without an answer. `verdict` says why in a sentence."""
 
     def __init__(self, verdict: str):
         super().__init__(verdict)

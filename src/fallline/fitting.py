@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from fallline.advice.lr import Found, find_lr
+from fallline.advice.found import Found
+from fallline.advice.lr import find_lr
 from fallline.advice.modules import is_module, stream_length, suggested
 from fallline.batches import Batches
 from fallline.errors import Diverged, InvalidValue, MissingExtra, NoLearningRate, PlanMismatch
@@ -133,7 +134,7 @@ def fit(
     rows = table_rows(made, told)
     names = chosen_metrics(told.metrics, rows)
     problem, held_out, network = table_problem(made, rows, told)
-    plan, found, notes = planned(problem, told)
+    plan, found, notes = planned(problem, told, held_out)
     usual = [m for m in names if m.needs != "numbers"] or ["rmse", "r2"]
     if network is not None:
         notes = [{"what": "model", "value": repr(network), "why": f"{problem.layout.size:,} parameters on {problem.device}"}, *notes]
@@ -143,7 +144,7 @@ def fit(
         "data": account(made),
         "features": len(made.feature_names),
         "metrics": [m.name for m in names],
-        "lr_source": "given" if found is None else "range test" if found.rate is not None else "default",
+        "lr_source": "given" if found is None else "find_lr" if found.rate is not None else "default",
     }
     work = _Work(problem, plan, found, notes, about, made.reader, live, network)
     valid = None if held_out is None else Validation(held_out, usual)
@@ -151,8 +152,8 @@ def fit(
 
 
 def _fit_problem(problem: Any, told: Choices, valid: Any, stop: Any, live: LiveFolder | None, progress: bool | None) -> Run:
-    plan, found, notes = planned(problem, told)
     valid = getattr(problem, "valid", None) if valid is None else valid
+    plan, found, notes = planned(problem, told, valid)
     if valid is not None and plan.rows is None and not isinstance(valid, Validation):
         per_pass = problem.stream()[0]  # a plan in updates knows no epochs, and so no usual time to look
         valid = Validation(valid, every=steps_of(min(per_pass or max(1, plan.steps // 20), plan.steps)))
@@ -261,13 +262,14 @@ def _columns(X: Any, y: Any) -> Any:
 
 
 def _held_out(made: Table, problem: LinearProblem, part: Part) -> LinearProblem | None:
+    """A part of a table as a problem of the training part's kind, or None where it has no rows."""
     if not len(part.rows):
         return None
     return problem.on(part.X, made.target.decode(part.y) if problem.loss.name == "poisson" else part.y, part.weights)
 
 
-def planned(problem: Any, told: Choices) -> tuple[Plan, Found | None, list[dict[str, Any]]]:
-    """The plan, what the range test found, and the journal of choices."""
+def drafted(problem: Any, told: Choices) -> tuple[Plan, list[dict[str, Any]]]:
+    """The plan but for a learning rate that is to be found, and the journal of choices."""
     notes: list[dict[str, Any]] = []
 
     def note(what: str, value: Any, why: str) -> None:
@@ -277,7 +279,7 @@ def planned(problem: Any, told: Choices) -> tuple[Plan, Found | None, list[dict[
         if told.plan.rows != problem.rows and told.plan.rows is not None and problem.rows is not None:
             raise PlanMismatch(f"the plan is for {told.plan.rows:,} rows and the training part has {problem.rows:,}: use the data and split it was made for")
         note("plan", told.plan.fingerprint[:16], "given")
-        return told.plan, None, notes
+        return told.plan, notes
     stream = stream_length(problem, told.epochs, told.steps) if problem.rows is None else None
     sparse = bool(getattr(problem, "sparse", False))
     size = told.batch_size
@@ -305,16 +307,23 @@ def planned(problem: Any, told: Choices) -> tuple[Plan, Found | None, list[dict[
         note("schedule", str(rule.schedule), "a short warmup, then linear to zero" if told.schedule == SCHEDULE else "given")
     length = {"epochs": told.epochs} if told.steps is None else {"steps": told.steps}
     plan = stream.plan(rule, told.seed) if stream is not None else Plan(problem, **length, batch_size=size, optimizer=rule, seed=told.seed)
-    if not plan.lr_is_auto:
+    return plan, notes
+
+
+def planned(problem: Any, told: Choices, valid: Any = None) -> tuple[Plan, Found | None, list[dict[str, Any]]]:
+    """The plan, what the search for its learning rate found, and the journal of choices."""
+    plan, notes = drafted(problem, told)
+    if not plan.lr_is_auto or told.plan is not None:
         return plan, None, notes
-    found = find_lr(problem, plan)
+    found = find_lr(problem, plan, valid=valid.data if isinstance(valid, Validation) else valid)
     try:
-        note("lr", found.lr, found.verdict)
+        notes.append({"what": "lr", "value": found.lr, "why": found.verdict})
         return plan.with_lr(found), found, notes
     except NoLearningRate as none:
-        low, high = typical_lr(rule)
+        low, high = typical_lr(plan.optimizer)
         typical = math.sqrt(low * high)
-        note("lr", typical, f"the range test gave no answer ({none.verdict}); this is the textbook's typical value")
+        why = f"the search gave no answer ({none.verdict}); this is the textbook's typical value"
+        notes.append({"what": "lr", "value": typical, "why": why})
         return plan.with_lr(typical), found, notes
 
 

@@ -56,7 +56,7 @@ class LiveFolder:
         report: whether there is a page.
         about: plain values that the run's summary begins with.
         notes: decisions made before training.
-        found: what a range test found before training.
+        found: what the search for a learning rate found before training.
     """
 
     final: Path

@@ -66,7 +66,7 @@ def _formula(plan: Plan) -> list[str]:
 
 def _rates(plan: Plan) -> list[str]:
     if plan.lr_is_auto:
-        return ["lr: auto, found by a range test before training"]
+        return ["lr: auto, found by find_lr before training"]
     at = np.arange(plan.steps) if plan.steps <= MOST else np.unique(np.linspace(0, plan.steps - 1, MOST).astype(np.int64))
     lr = plan.lr_at(at)
     unusual = [f"    {said}" for said in [unusual_lr(plan.optimizer, float(lr.max()))] if said]

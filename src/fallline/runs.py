@@ -14,7 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from fallline import run_folder
-from fallline.advice.lr import Curve, Found
+from fallline.advice.found import Curve, Found
+from fallline.advice.probe import Rung
 from fallline.errors import FalllineError, InvalidValue, RunDamaged, UnknownName
 from fallline.history import History, Outcome
 from fallline.metrics import Metric, metric
@@ -54,7 +55,7 @@ class Run:
         outcome, reason: how it ended.
         summary: what `fit` measured and decided, plain values.
         reader: how a user's table becomes rows, or None for plain arrays.
-        found: what the range test found, where the learning rate was left to it.
+        found: what `find_lr` found, where the learning rate was left to it.
     """
 
     plan: Plan
@@ -290,23 +291,33 @@ def _run_of(files: Mapping[str, bytes], module: Any, folder: str | Path) -> Run:
 
 
 def found_to_json(found: Found) -> dict[str, Any]:
-    """What a range test found, as plain values."""
+    """What a search found, as plain values."""
     curve = found.curve
     return {
-        "lr": found.rate, "interval": found.interval, "verdict": found.verdict, "cost": found.cost, "edge": found.edge,
+        "lr": found.rate, "interval": found.interval, "verdict": found.verdict, "cost": found.cost, "share": found.share, "edge": found.edge,
+        "flat": found.flat, "first": found.first,
         "curve": {"lr": curve.lr.tolist(), "loss": curve.loss.tolist(), "smooth": curve.smooth.tolist()},
+        "rungs": [{"steps": r.steps, "lr": r.lr.tolist(), "score": r.score.tolist(), "folds": r.folds.tolist()} for r in found.rungs],
     }  # fmt: skip
 
 
 def found_from_json(data: Mapping[str, Any]) -> Found:
-    """What `found_to_json` wrote; a number that is not finite comes by its name."""
+    """What `found_to_json` wrote; a number that is not finite comes by its name. Older files hold no probes."""
 
-    def number(value: Any) -> float | None:
-        return None if value is None else float(value)
+    def number(name: str) -> float | None:
+        return None if data.get(name) is None else float(data[name])
+
+    def pair(name: str) -> tuple[float, float] | None:
+        return None if data.get(name) is None else (float(data[name][0]), float(data[name][1]))
 
     curve = Curve(*(np.array([float(v) for v in data["curve"][part]]) for part in ("lr", "loss", "smooth")))
-    interval = None if data["interval"] is None else (float(data["interval"][0]), float(data["interval"][1]))
-    return Found(number(data["lr"]), interval, data["verdict"], curve, data["cost"], number(data["edge"]))
+    rungs = tuple(
+        Rung(r["steps"], np.array(r["lr"], float), np.array([float(v) for v in r["score"]]), np.array([[float(v) for v in row] for row in r["folds"]]))
+        for r in data.get("rungs", ())
+    )
+    return Found(
+        number("lr"), pair("interval"), data["verdict"], curve, data["cost"], number("edge"), pair("flat"), rungs, number("share"), number("first")
+    )
 
 
 def _module_name(model: Any) -> str | None:

@@ -71,7 +71,7 @@ def train(
     Raises:
         PlanMismatch: the plan's rows are not the problem's.
         Diverged: the loss left the finite numbers or exploded; carries the partial run.
-        NoLearningRate: lr is auto and the range test has no answer.
+        NoLearningRate: lr is auto and the search has no answer.
         KeyboardInterrupt: interrupted in a script; carries the partial run as `.run`.
 
     >>> import fallline as fl
@@ -90,9 +90,9 @@ def train(
         raise PlanMismatch(f"the plan does not know its rows and the problem has {problem.rows:,}: make it with Plan(problem, ...)")
     live = save if save is None or isinstance(save, LiveFolder) else LiveFolder.claim(save)
     history = History()
-    plan, found = _with_rate(problem, plan, history)
-    plans = ((0, plan), *plans[1:])
     valid = getattr(problem, "valid", None) if valid is None else valid
+    plan, found = _with_rate(problem, plan, history, valid, start)
+    plans = ((0, plan), *plans[1:])
     judges = _judges(stop, valid)
     task = Task(problem, engine or choose(problem), plans, *_validation(problem, plan, valid, judges), judges, log)
     loop = Loop(task, history)
@@ -121,13 +121,13 @@ def train(
     return run
 
 
-def _with_rate(problem: Any, plan: Plan, history: History) -> tuple[Plan, Any]:
+def _with_rate(problem: Any, plan: Plan, history: History, valid: Any, start: Any) -> tuple[Plan, Any]:
     """The plan with its learning rate found, where it is auto, and what was found."""
     if not plan.lr_is_auto:
         return plan, None
     from fallline.advice.lr import find_lr
 
-    found = find_lr(problem, plan)
+    found = find_lr(problem, plan, valid=valid.data if isinstance(valid, Validation) else valid, start=start)
     history.note("lr", found.lr, found.verdict)
     return plan.with_lr(found), found
 

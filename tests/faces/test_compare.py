@@ -92,7 +92,7 @@ def test_the_table_in_all_its_forms(data: fl.Comparison) -> None:
     frame = table.to_pandas()
     assert list(frame["variant"]) == ["batch", "<b>sgd", "m"] and frame["loss"].tolist() == table["loss"]
     text = repr(table)
-    assert text.splitlines()[0].split()[:2] == ["variant", "loss"] and "one seed" in text and "range test" in text
+    assert text.splitlines()[0].split()[:2] == ["variant", "loss"] and "one seed" in text and "find_lr" in text
     assert "&lt;b&gt;sgd" in table._repr_html_() and "<b>sgd" not in table._repr_html_()
     json.dumps(table.rows())
 
@@ -124,7 +124,7 @@ def test_animation(lecture: fl.Comparison, tmp_path: Path) -> None:
 def test_compare_on_data(run) -> None:
     done = run("compare", "diabetes", "--variants", "batch,sgd,momentum", "--epochs", 2, "--seeds", 2)
     assert done.code == 0 and "report: diabetes-compared.html" in done.out and "end" in done.out
-    assert re.search(r"^batch .* range test", done.out, re.M) and Path("diabetes-compared.html").stat().st_size > 50_000
+    assert re.search(r"^batch .* find_lr", done.out, re.M) and Path("diabetes-compared.html").stat().st_size > 50_000
     told = run("compare", "diabetes", "--variants", "sgd,cosine", "--epochs", 2, "--seeds", 2, "--out", "x.html", "--json")
     document = json.loads(told.out)
     assert [v["variant"] for v in document["variants"]] == ["sgd", "cosine"] and document["report"] == "x.html"

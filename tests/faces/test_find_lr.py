@@ -23,11 +23,13 @@ def ask(problem, optimizer, **plan):
 def test_what_is_found(problem):
     found = ask(problem, fl.SGD(momentum=0.9))
     assert 1e-4 < found.lr < 10
-    assert found.interval is None or found.interval[0] <= found.lr <= found.interval[1]
+    assert found.interval[0] <= found.lr <= found.interval[1] and found.flat[0] <= found.flat[1]
+    assert found.edge is None or found.lr < found.edge
     assert found.curve.lr.shape == found.curve.loss.shape == found.curve.smooth.shape
     assert np.all(np.diff(found.curve.lr) > 0)
-    assert found.cost > 0
-    assert "fastest" in found.verdict
+    assert 0 < found.cost <= 0.5 * 200 + 1 and found.share == pytest.approx(found.cost / 200, abs=0.006)
+    assert "between" in found.verdict and "rows held out of the training data" in found.verdict
+    assert [len(r.lr) == len(r.score) == len(r.folds) for r in found.rungs] == [True] * len(found.rungs)
     assert "\n" not in repr(found)
 
 
@@ -112,7 +114,7 @@ def test_auto_in_a_plan_is_found_by_train(problem):
     plan = fl.Plan(problem, epochs=3, batch_size=32)
     run = fl.train(problem, plan, progress=False)
     assert run.plan.optimizer.lr == fl.find_lr(problem, plan).lr
-    assert any(e["what"] == "lr" and "fastest" in e["why"] for e in run.history.journal)
+    assert any(e["what"] == "lr" and "between" in e["why"] for e in run.history.journal)
 
 
 def test_the_picture_and_the_page(problem):

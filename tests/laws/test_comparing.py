@@ -138,7 +138,7 @@ def test_auto_rates_are_those_of_each_variants_own_range_test() -> None:
     found = fl.compare(problem, {"batch": "batch", "sgd": "sgd"}, epochs=2, seeds=1, progress=False)
     for variant in found.variants:
         own = fl.find_lr(problem, variant.plan.with_lr(fl.auto))
-        assert variant.lr == own.lr and variant.lr_source == f"range test, {own.cost:,} updates"
+        assert variant.lr == own.lr and variant.lr_source == f"find_lr, {own.cost:,} updates"
     given = fl.compare(problem, {"batch": "batch"}, epochs=2, find=lambda problem, plan: 0.03, progress=False)
     assert given["batch"].lr == 0.03 and given["batch"].lr_source == "find"
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import fallline as fl
+from fallline.advice.probe import Probe, Rung
+from fallline.advice.search import answer
 from fallline.errors import InvalidValue, NoLearningRate
 
 
@@ -22,28 +24,60 @@ def test_rates_that_make_no_range(problem, low, high):
         fl.find_lr(problem, plan, low=low, high=high)
 
 
-def test_no_sweep_at_all(problem):
-    with pytest.raises(InvalidValue, match=r"sweeps=0.*at least 1"):
-        fl.find_lr(problem, fl.Plan(problem, epochs=2, optimizer=fl.SGD()), sweeps=0)
+@pytest.mark.parametrize("budget", [0, -1.0, float("inf"), float("nan"), True, "half"])
+def test_a_budget_that_is_none(problem, budget):
+    with pytest.raises(InvalidValue, match=r"budget=.*expected a number above 0, a share of the full run: 0.5 is half a run"):
+        fl.find_lr(problem, fl.Plan(problem, epochs=2, optimizer=fl.SGD()), budget=budget)
 
 
-def test_unscaled_columns_are_suspected():
+def test_unscaled_columns_are_remarked():
     X = 1e8 * np.random.default_rng(0).standard_normal((100, 3))
     wild = fl.least_squares(X, X[:, 0])
-    with np.errstate(all="ignore"):
-        found = fl.find_lr(wild, fl.Plan(wild, epochs=20, batch_size=10, optimizer=fl.SGD(momentum=0.9)))
-    with pytest.raises(NoLearningRate, match=r"start lower|column"):
-        _ = found.lr
+    found = fl.find_lr(wild, fl.Plan(wild, epochs=20, batch_size=10, optimizer=fl.SGD(momentum=0.9)))
+    assert 1e-19 < found.lr < 1e-15
+    assert found.verdict.endswith("typical rates for SGD are 0.01 to 0.3, so look at the scale of the columns")
 
 
 def test_a_rate_far_from_the_typical_ones_is_remarked(problem):
-    small = fl.logistic(problem.X * 0.2, problem.target)
+    small = fl.logistic(problem.X * 0.01, problem.target, intercept=False)
     found = fl.find_lr(small, fl.Plan(small, epochs=20, batch_size=32, optimizer=fl.SGD()))
     assert "typical rates for SGD are 0.01 to 0.1" in found.verdict
 
 
-def test_a_flat_curve_says_from_where_to_where():
-    flat = fl.least_squares(np.zeros((20, 2)), np.ones(20), intercept=False)
-    found = fl.find_lr(flat, fl.Plan(flat, epochs=20, optimizer=fl.SGD()))
-    with pytest.raises(NoLearningRate, match=r"never falls clearly: from 0\.5 to 0\.5"):
+def said(problem, plan, **asked):
+    found = fl.find_lr(problem, plan, **asked)
+    with pytest.raises(NoLearningRate) as caught:
         _ = found.lr
+    assert found.interval is None and str(caught.value) == found.verdict
+    assert len(found.curve.lr) == len(found.curve.loss) > 0
+    return found.verdict
+
+
+def test_nothing_to_descend():
+    flat = fl.least_squares(np.zeros((20, 2)), np.ones(20), intercept=False)
+    assert said(flat, fl.Plan(flat, epochs=20, optimizer=fl.SGD())) == "the gradient is zero at the start: there is nothing to descend; no answer"
+
+
+def test_not_finite_at_the_start():
+    broken = fl.function(lambda w: float("nan"), start=[1.0])
+    said_of_it = said(broken, fl.Plan(broken, steps=50, optimizer=fl.SGD()))
+    assert said_of_it == "the loss or its gradient is not finite at the start: look at the data, or start elsewhere; no answer"
+
+
+def test_nothing_is_gained_on_the_held_out_rows(problem):
+    """The answer is known already, and the labels of the validation rows are turned round: every step makes it worse."""
+    valid = (problem.X[:40], ~problem.target[:40].astype(bool))
+    training = fl.logistic(problem.X, problem.target.astype(bool))
+    told = said(training, fl.Plan(training, epochs=30, batch_size=16, optimizer=fl.SGD()), valid=valid)
+    assert told.startswith("no rate from ") and "lowers the loss on 40 validation rows clearly: from 0.6931 to" in told
+
+
+def test_everything_diverges(problem):
+    plan = fl.Plan(problem, epochs=2, optimizer=fl.SGD())
+    probe = Probe(problem, plan, [problem], plan.batch_size, 100, "the loss", first=np.array([0.7]))
+    lost = Rung(5, np.array([0.1, 10.0]), np.full(2, np.inf), np.full((2, 1), np.inf))
+    assert answer([lost], probe, plan.steps).verdict == "every rate tried, 0.1 to 10, diverged within 5 updates; no answer"
+    rising = Rung(5, np.array([0.1, 10.0]), np.array([0.6, 0.5]), np.array([[0.6], [0.5]]))
+    assert answer([rising], probe, plan.steps).verdict == (
+        "the best rate tried is the highest one (from 0.7 to 0.5 at 10, over 5 updates), and the budget ended there; no answer"
+    )

@@ -6,10 +6,11 @@ and dark pages, show values that are not finite as gaps with a mark, and say wha
 
 from __future__ import annotations
 
-from fallline.charts.curves import loss_curves, lr_curve, plan_curves, range_test
+from fallline.charts.curves import loss_curves, lr_curve, plan_curves
 from fallline.charts.evaluation import bars, calibration, coefficients, confusion, pr, predicted, residuals
 from fallline.charts.paths import path
 from fallline.charts.picture import Picture
+from fallline.charts.rates import range_test
 from fallline.charts.stability import stability
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Charts over steps: learning rate, range test, loss."""
+"""Charts over steps: learning rate, loss."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fallline.charts.marks import (
     thin,
     time_axis,
 )  # fmt: skip
-from fallline.charts.picture import BLUE, DASHES, GREEN, GREY, ORANGE, RED, SERIES, Picture
+from fallline.charts.picture import BLUE, DASHES, ORANGE, SERIES, Picture
 from fallline.errors import InvalidValue
 
 
@@ -95,54 +95,6 @@ def plan_curves(curves: Mapping[str, Any], *, steps: Any = None, steps_per_epoch
     return Picture(title, spec)
 
 
-def range_test(
-    lr: Any, loss: Any, smooth: Any = None, *, chosen: float | None = None, low: float | None = None,
-    high: float | None = None, diverged: float | None = None,
-) -> Picture:  # fmt: skip
-    """Loss against learning rate on a log axis, with the choice marked.
-
-    Args:
-        lr: (n,) learning rates tried, rising.
-        loss: (n,) mean batch loss at each.
-        smooth: (n,) smoothed loss, drawn over the dots.
-        chosen: the learning rate that was chosen, or None.
-        low, high: an interval around it, or None.
-        diverged: the learning rate where the loss exploded, or None.
-
-    >>> range_test([1e-3, 1e-2, 1e-1], [2.0, 1.0, 5.0], chosen=0.01).title
-    'Chosen learning rate: 0.01'
-    """
-    x, y = numbers(lr, "lr"), numbers(loss, "loss")
-    line = y if smooth is None else numbers(smooth, "smooth")
-    same_length(lr=x, loss=y, smooth=line)
-    top = _ceiling(y)
-    points = thin(x, np.where(y > top, np.nan, y))
-    lines = thin(x, np.where(line > top, np.nan, line))
-    cut = int(np.sum(y > top))
-    logarithmic = log_wanted(points.mean)
-    ys = quantity("y", "loss", **log_scale(logarithmic, points.mean))
-    across = log_scale(True, x)
-    xs = quantity("x", "learning rate", scale=across["scale"], axis={**across["axis"], "grid": False})
-    marks, missing = gaps(x, y, "loss")
-    layers: list[dict] = []
-    if low is not None and high is not None:
-        layers.append({"data": rows(x=[float(low)], x2=[float(high)]), "mark": {"type": "rect", "color": GREEN, "opacity": 0.15},
-                       "encoding": {"x": xs, "x2": {"field": "x2"}}})  # fmt: skip
-    layers += [
-        {"data": rows(x=points.x, y=points.mean, note=[f"lr {short(a)}: loss {short(b, 4)}" for a, b in zip(points.x, points.mean, strict=True)]),
-         "mark": {"type": "circle", "color": GREY, "size": 14, "opacity": 0.55},
-         "encoding": {"x": xs, "y": ys, "description": {"field": "note"}}},
-        {"data": rows(x=lines.x, y=lines.mean), "mark": {"type": "line", "color": BLUE, "strokeWidth": 2.5}, "encoding": {"x": xs, "y": ys}},
-        *marks,
-    ]  # fmt: skip
-    layers += _rate_marks(float(x[0]), float(x[-1]), chosen, diverged)
-    title = f"Chosen learning rate: {short(chosen)}" if chosen is not None else "The range test found no learning rate"
-    if low is not None and high is not None and chosen is not None:
-        title += f" (between {short(low)} and {short(high)})"
-    notes = ("dots: batch loss; line: smoothed" if smooth is not None else "", f"{cut:,} losses above {short(top)} not drawn" if cut else "")
-    return Picture(title, {"layer": layers}, sentence(*notes, missing))
-
-
 def loss_curves(
     step: Any, loss: Any, valid_step: Any = None, valid: Any = None, *, best_step: float | None = None,
     steps_per_epoch: int | None = None, valid_name: str = "validation loss", title: str | None = None, went_back: Any = (),
@@ -200,24 +152,6 @@ def loss_curves(
     back = f"red: diverged and went back, {len(went_back)} times" if len(went_back) > 1 else "red: diverged and went back" if len(went_back) else ""
     clipped = "the band is cut at a tenth of the lowest mean" if logarithmic and np.any(train.low < low) else ""
     return Picture(found, {"layer": layers}, sentence(train.caption, clipped, back, gaps(time, y, "training loss")[1], gaps(ev_time, ev_y, valid_name)[1]))
-
-
-def _rate_marks(first: float, last: float, chosen: float | None, diverged: float | None) -> list[dict]:
-    """The chosen rate and the rate where the loss exploded: lines, and words above the drawing that keep apart."""
-
-    def place(value: float) -> float:
-        return float(np.log(value / first) / np.log(last / first)) if last > first else 0.5
-
-    marks: list[dict] = []
-    if diverged is not None:
-        align = "right" if place(diverged) > 0.85 else "left" if chosen is not None and place(diverged) - place(chosen) < 0.25 else "center"
-        marks += [rule_x(diverged, f"diverged at lr {short(diverged)}", color=RED), label_x(diverged, "diverged", align=align, color=RED, above=True)]
-    if chosen is not None:
-        close = diverged is not None and place(diverged) - place(chosen) < 0.3
-        align = "right" if close or place(chosen) > 0.85 else "left" if place(chosen) < 0.15 else "center"
-        marks += [rule_x(chosen, f"chosen: lr {short(chosen)}", color=GREEN, dash=(1, 0), width=2.5),
-                  label_x(chosen, f"chosen {short(chosen)}", align=align, color=GREEN, above=True)]  # fmt: skip
-    return marks
 
 
 def by_name(names: list[str]) -> dict:
@@ -293,15 +227,6 @@ def _sampled(x: np.ndarray, y: np.ndarray, note: Any, most: int = 60) -> tuple[n
     good = np.flatnonzero(np.isfinite(y))
     shown = good if len(good) <= most else good[np.linspace(0, len(good) - 1, most).astype(int)]
     return x[shown], y[shown], [note(i) for i in shown]
-
-
-def _ceiling(y: np.ndarray) -> float:
-    """Where to cut losses that exploded, so that the part before stays readable."""
-    finite = y[np.isfinite(y)]
-    if not len(finite):
-        return np.inf
-    start = float(np.median(finite[: max(3, len(finite) // 10)]))
-    return max(4 * abs(start), float(np.percentile(finite, 60)), 1e-12)
 
 
 def _lr_title(y: np.ndarray, name: str) -> str:

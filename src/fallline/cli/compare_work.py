@@ -91,7 +91,7 @@ def only_for_landscapes(data: str, given: dict[str, Any]) -> None:
     """Refuse flags that belong to the functions, where data are given."""
     flags = [flag for flag, value in given.items() if value is not None]
     if flags:
-        raise InvalidValue(f"{', '.join(flags)}: for ravine and rosenbrock only; on {data} every variant runs at the rate its own range test finds")
+        raise InvalidValue(f"{', '.join(flags)}: for ravine and rosenbrock only; on {data} every variant runs at the rate that find_lr finds for it")
 
 
 # ----------------------------------------------------------------------------------------------------- data

@@ -95,17 +95,20 @@ def fit(
 @app.command("find-lr", epilog=CODES)
 def find_lr(
     data: Data, target: TargetFlag = None, batch_size: BatchSize = "auto", optimizer: Optimizer = "auto", momentum: Momentum = None,
-    nesterov: NesterovFlag = False, weight_decay: WeightDecay = None, epochs: Epochs = 20, model: ModelFlag = "linear", device: Device = None,
+    nesterov: NesterovFlag = False, weight_decay: WeightDecay = None, schedule: ScheduleFlag = "warmup(5%) > linear(to=0)",
+    epochs: Epochs = 20, model: ModelFlag = "linear", device: Device = None,
     loss: LossFlag = None, seed: Seed = 0, drop: Drop = "", only: Only = "", type: Type = None,
+    budget: Annotated[float, typer.Option(help="The most it may cost, in full runs.")] = 0.5,
     plot: Annotated[str | None, typer.Option(help="Save the picture: FILE.png, .svg or .html.")] = None,
     json: Json = False,
 ) -> None:  # fmt: skip
-    """The learning-rate range test: sweep, curve, choice."""
+    """The learning rate for a plan: range test, probes on held-out rows, an interval, a choice."""
     from fallline.cli import work
 
     options = work.table_options(drop, only, type, "0.15", "0.15", None, None, None, None, False, None, seed)
     rule = work.rule(optimizer, "auto", momentum, nesterov, weight_decay)
-    work.find_lr(data, target, options, work.choices(epochs, batch_size, rule, "constant", loss, None, None, seed, compare_commands.read_model(model), device), plot, json)
+    told = work.choices(epochs, batch_size, rule, schedule, loss, None, None, seed, compare_commands.read_model(model), device)
+    work.find_lr(data, target, options, told, budget, plot, json)
 
 
 @app.command(epilog=CODES)

@@ -228,14 +228,14 @@ def _free(parent: Path, stem: str) -> Path:
     return folder
 
 
-def find_lr(data: str, target: str | None, options: tables.TableOptions, told: fitting.Choices, plot: str | None, json: bool) -> None:
+def find_lr(data: str, target: str | None, options: tables.TableOptions, told: fitting.Choices, budget: float, plot: str | None, json: bool) -> None:
     """`fallline find-lr`."""
     made = tables.table(data, target=target, options=options)
-    problem = _problem(made, told)
+    problem, valid, _ = fitting.table_problem(made, fitting.table_rows(made, told), told)
     from fallline.advice.lr import find_lr as search
 
-    plan, found, _ = fitting.planned(problem, told)
-    found = found or search(problem, plan)
+    plan = fitting.drafted(problem, told)[0]
+    found = search(problem, plan, valid=valid, budget=budget)
     if plot is not None:
         found.plot().save(plot)
     if json:
@@ -247,7 +247,10 @@ def find_lr(data: str, target: str | None, options: tables.TableOptions, told: f
         print(line_chart(curve.smooth[shown], x=curve.lr[shown], log_x=True, mark=found.rate))
         print("loss against the learning rate (log axis)")
         print(found.verdict)
-        print(f"{found.cost:,} updates of {type(plan.optimizer).__name__} with batches of {plan.batch_size.size or 'all'} rows")
+        for rung in found.rungs:
+            scores = "  ".join(f"{lr:.2g}: {score:.4g}" for lr, score in zip(rung.lr, rung.score, strict=True))
+            print(f"held-out loss after {rung.steps:,} updates at each rate  {scores}")
+        print(f"cost: {found.cost:,} updates of {type(plan.optimizer).__name__} with batches of {plan.batch_size.size or 'all'} rows")
     if found.rate is None:
         raise NoLearningRate(found.verdict)
     _say(f"lr {found.rate:.4g}", json)

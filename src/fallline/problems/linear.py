@@ -195,6 +195,14 @@ class LinearProblem:
             raise InvalidValue(f"y has shape {target.shape}: expected {self.outputs} outputs, as in the training data")
         return LinearProblem(data, target, arrays.sample_weights(weights, data.shape[0], data.dtype), self.model)
 
+    def part(self, rows: np.ndarray) -> LinearProblem:
+        """Some of the rows as a problem of their own, a copy; their weights scaled to mean 1."""
+        weight = None if self.weight is None else self.weight[rows]
+        if weight is not None and weight.mean() > 0:
+            weight = np.ascontiguousarray(weight / weight.mean(), weight.dtype)
+        X = arrays.matrix(self.X[rows]).X if self.sparse else np.ascontiguousarray(self.X[rows])
+        return LinearProblem(X, np.ascontiguousarray(self.target[rows]), weight, self.model)
+
     # ------------------------------------------------------------------------------------------------ for `train`
 
     keeps_path = False

@@ -4,7 +4,7 @@
 All of it may be plain values, as they come back from a saved run:
 
     title, command, versions, notes, created
-    found       the result of the range test: lr, interval, verdict, curve {lr, loss, smooth, diverged}
+    found       the result of find_lr: lr, interval, verdict, rungs, curve {lr, loss, smooth, diverged}
     table       the Table: summary, feature_names, target
     headline    metric, value, interval, baseline, baseline_name, better, part, rows
     test        y, prediction, proba, classes, metrics {name: {value, interval, baseline}}, part
@@ -146,6 +146,7 @@ def _range_test(found: Any) -> d.RangeTest | None:
     smooth = _get(curve, "smooth")
     return d.RangeTest(
         lr, loss, smooth, chosen, low, high, _float(_get(curve, "diverged") or _get(found, "edge")), str(_get(found, "verdict") or ""),
+        tuple((r.steps, r.lr, r.score) for r in _get(found, "rungs") or ()),
     )  # fmt: skip
 
 

@@ -41,7 +41,7 @@ class Decision:
 
 @dataclass(frozen=True, eq=False)
 class RangeTest:
-    """A learning-rate range test: arrays (n,) of rates and losses, and what was read off them."""
+    """A learning-rate range test: arrays (n,) of rates and losses, what was read off them, and probes as (updates, rates, scores)."""
 
     lr: Any
     loss: Any
@@ -51,6 +51,7 @@ class RangeTest:
     high: float | None = None
     diverged: float | None = None
     verdict: str = ""
+    probes: tuple[tuple[int, Any, Any], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,7 +32,7 @@ def _range_test(test: d.RangeTest | None) -> str:
         return ""
     heights = np.asarray(test.loss if test.smooth is None else test.smooth, np.float64)
     drawn = line_chart(heights, x=np.asarray(test.lr, np.float64), log_x=True, mark=test.chosen)
-    return section("range", "The learning-rate range test", "Loss against the learning rate.", card(f"<pre>{text(drawn)}</pre>", paragraph(test.verdict, "soft small")))
+    return section("range", "The search for a learning rate", "Loss against the learning rate.", card(f"<pre>{text(drawn)}</pre>", paragraph(test.verdict, "soft small")))
 
 
 def _descent(found: d.Descent | None) -> str:

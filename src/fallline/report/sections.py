@@ -92,9 +92,10 @@ def decisions(lines: tuple[d.Decision, ...], test: d.RangeTest | None, *, tested
     if not tested:
         return section("decisions", "What was decided, and why", "", body)
     if test is None:
-        return section("decisions", "What was decided, and why", "", body, missing("No learning-rate range test was made: the learning rate was given."))
+        return section("decisions", "What was decided, and why", "", body, missing("No learning rate was searched: it was given."))
     curve = partial(
         draw.range_test, test.lr, test.loss, test.smooth, chosen=test.chosen, low=test.low, high=test.high, diverged=test.diverged,
+        probes=test.probes,
     )  # fmt: skip
     verdict = "" if any(x.why == test.verdict for x in lines) else paragraph(test.verdict, "soft small")
     return section("decisions", "What was decided, and why", "", charts(body, f"<div>{drawing(curve)}{verdict}</div>"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -192,6 +193,24 @@ class Stream:
     def fingerprint(self) -> str:
         """Of its kind and length: a stream cannot be read ahead."""
         return hashlib.sha256(f"{type(self.batches).__name__} {self.per_epoch}".encode()).hexdigest()
+
+
+class Later:
+    """An iterable of batches without the first few of each pass; one that has no others keeps them.
+
+    Args:
+        batches: can be iterated again.
+        skipped: how many are left out.
+    """
+
+    def __init__(self, batches: Iterable[Any], skipped: int):
+        self.batches, self.skipped = batches, skipped
+
+    def __iter__(self) -> Iterator[Any]:
+        own = iter(self.batches)
+        first = list(islice(own, self.skipped))
+        later = next(own, None)
+        yield from first if later is None else chain([later], own)
 
 
 def source_of(data: Any, device: torch.device) -> Resident | SparseRows | Indexed | Stream:

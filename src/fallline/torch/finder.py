@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from fallline.advice.lr import CEILING, PER_DECADE, ROWS_PER_RATE, SWEEPS, Curve, Found
+from fallline.advice.found import Curve, Found
+from fallline.advice.lr import CEILING, PER_DECADE, ROWS_PER_RATE, SWEEPS
 from fallline.advice.reading import decades, read
 from fallline.errors import InvalidValue
 from fallline.torch.groups import bare, put, shares

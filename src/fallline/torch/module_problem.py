@@ -6,23 +6,27 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 
+from fallline.advice.probe import Apart
 from fallline.errors import InvalidValue
 from fallline.interrupts import undisturbed
 from fallline.layout import Layout
 from fallline.metrics import Metric
 from fallline.torch import bending, modules
-from fallline.torch.data import Indexed, Resident, SparseRows, Stream, pieces, some_rows, source_of
+from fallline.torch.data import Indexed, Later, Resident, SparseRows, Stream, pieces, some_rows, source_of
 from fallline.torch.nest import described, mapped, rows_of
 from fallline.torch.objective import Contract, Loss, Objective, Value, pair
 from fallline.torch.randomness import borrowed
 from fallline.torch.state import Point, copies, flat, unflat, write
 
+FIRST_BATCHES = 4
+"""Batches of a stream that are set apart for scoring, at most; a quarter of a short stream, and at least one."""
 MEASURED_ROWS = 1024
 """Rows of a piece when a module is measured or predicts."""
 CHECKED_ROWS = 32
@@ -138,6 +142,30 @@ class ModuleProblem:
                 raise InvalidValue("valid= is a problem of another module: give its data, such as (X, y)")
             return data
         return ModuleProblem(self.model, self.objective, data, autocast=self.autocast, compile=self.compile)
+
+    def part(self, rows: np.ndarray) -> ModuleProblem:
+        """Some of the rows as a problem of their own, for the same module.
+
+        Raises:
+            InvalidValue: the data is a stream, whose rows cannot be taken by their index.
+        """
+        if isinstance(self.source, Indexed):
+            data: Any = torch.utils.data.Subset(self.source.dataset, np.asarray(rows).tolist())
+        else:
+            data = self.source.take(torch.from_numpy(np.asarray(rows, np.int64)).to(self.device))
+        return ModuleProblem(self.model, self.objective, data, autocast=self.autocast, compile=self.compile)
+
+    def apart(self) -> tuple[ModuleProblem, Apart]:
+        """A stream's problem without its first batches, and those, each a problem.
+
+        A pass of the stream begins after them. Where the stream shuffles, their rows come again in later passes.
+        """
+        assert isinstance(self.source, Stream)
+        count = max(1, min(FIRST_BATCHES, (self.source.per_epoch or FIRST_BATCHES * 4) // 4))
+        with borrowed(self.device, True):
+            taken = list(islice(self.source.passes(), count))
+        make = partial(ModuleProblem, self.model, self.objective, autocast=self.autocast, compile=self.compile)
+        return make(Later(self.source.batches, count)), Apart([make([batch]) for batch in taken], sum(rows_of(b) for b in taken))
 
     def check_chunks(self) -> None:
         """Make sure that chunks add up to the batch: the objective must be a mean over its weight, rows apart.

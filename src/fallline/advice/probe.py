@@ -1,0 +1,177 @@
+"""The probe: several learning rates from the same weights, on the same batches, along the plan's schedule, scored on held-out rows.
+
+Rows that score are never trained on. What diverges scores +inf. Every update, every gradient of a Hessian product and every
+validation pass is counted, in updates of the plan's own batch size; a pass forward counts a third of an update.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fallline.advice.compressed import compressed, without
+from fallline.engines.population import Population
+from fallline.plan import Plan
+from fallline.rules import default_lr
+
+FORWARD = 1 / 3
+"""What a pass forward costs beside one forward and back."""
+HELD = 0.2
+"""Share of the training rows that is held out where no validation rows are given, between LEAST_HELD and MOST_HELD rows."""
+LEAST_HELD, MOST_HELD = 8, 1024
+LEAST_SCORED, SCORED = 32, 0.12
+"""Rows scored at a time: at least so many, and as many as cost this share of an update for every five updates of the search."""
+MOST_PARTS = 0.8
+FOLDS = 8
+"""Parts that held-out rows are scored in, so that a difference between two rates comes with its error."""
+
+
+@dataclass(frozen=True)
+class Apart:
+    """Batches of a stream that were set apart, each a problem, with their rows."""
+
+    parts: list[Any]
+    rows: int
+
+
+@dataclass(frozen=True)
+class Rung:
+    """Rates tried at one horizon.
+
+    Args:
+        steps: updates of each.
+        lr: (k,) rising.
+        score: (k,) loss on the held-out rows; +inf where it diverged.
+        folds: (k, folds) the same by part of the held-out rows.
+    """
+
+    steps: int
+    lr: np.ndarray
+    score: np.ndarray
+    folds: np.ndarray
+
+    def errors(self, k: int) -> np.ndarray:
+        """(rates,) standard errors of the difference to rate k; paired, because the rows are the same. 0 where there is one part."""
+        apart = self.folds - self.folds[k]
+        count = apart.shape[1]
+        if count < 2:
+            return np.zeros(len(apart))
+        with np.errstate(invalid="ignore"):
+            return np.where(np.isfinite(apart).all(axis=1), np.where(np.isfinite(apart), apart, 0.0).std(axis=1, ddof=1) / math.sqrt(count), 0.0)
+
+    def joined(self, other: Rung) -> Rung:
+        """Both, in order of the rates."""
+        lr = np.concatenate([self.lr, other.lr])
+        at = np.argsort(lr, kind="stable")
+        return Rung(self.steps, lr[at], np.concatenate([self.score, other.score])[at], np.concatenate([self.folds, other.folds])[at])
+
+@dataclass
+class Probe:
+    """Tries rates, and counts what that costs.
+
+    Args:
+        problem, plan: what is to be trained, and how.
+        scored: the held-out rows in parts, each a problem.
+        batches: the plan's, without held-out rows.
+        rows: held-out rows in all.
+        told: what the scores are of, for the verdict.
+        start: initial weights, or None.
+        exact: the scores are what the descent is for, without rows: there is nothing to overfit.
+        first: the score of each part before any update.
+        spent: updates so far.
+    """
+
+    problem: Any
+    plan: Plan
+    scored: list[Any]
+    batches: Any
+    rows: int
+    told: str
+    start: Any = None
+    exact: bool = False
+    first: np.ndarray = field(default_factory=lambda: np.empty(0))
+    spent: float = 0.0
+
+    @classmethod
+    def of(cls, problem: Any, plan: Plan, valid: Any, seed: int, start: Any, updates: float) -> Probe:
+        """A probe that scores `valid`, or rows held out of the training rows.
+
+        Args:
+            updates: what may be spent; with fewer, fewer rows are scored at a time.
+        """
+        rng = np.random.default_rng([seed, 0xFA11])
+        batch = plan.batch_size.size or plan.rows or 1
+        most = int(max(LEAST_SCORED, SCORED * batch * updates))
+        if isinstance(valid, Apart):
+            return cls(problem, plan, valid.parts, plan.batch_size, valid.rows, f"the loss on {valid.rows:,} rows, the stream's first batches,", start)
+        if valid is not None:
+            held_out = problem.held_out(valid)
+            parts, rows = _parts(held_out, rng.permutation(held_out.rows) if held_out.rows else None, most)
+            return cls(problem, plan, parts, plan.batch_size, rows, f"the loss on {rows:,} validation rows", start)
+        if not hasattr(problem, "part"):
+            return cls(problem, plan, [problem], plan.batch_size, 1, "the function", start, exact=True)
+        if problem.rows < 2:
+            return cls(problem, plan, [problem], plan.batch_size, problem.rows, "the loss on the one training row", start)
+        share = min(max(math.ceil(HELD * problem.rows), min(LEAST_HELD, problem.rows // 2)), MOST_HELD)
+        held = np.sort(rng.permutation(problem.rows)[:share])
+        parts, rows = _parts(problem, rng.permutation(held), most)
+        return cls(problem, plan, parts, without(plan.batch_size, problem.rows, held), rows, f"the loss on {rows:,} rows held out of the training data", start)
+
+    @property
+    def start_score(self) -> float:
+        """The score before any update."""
+        return float(self._mean(self.first[None, :])[0])
+
+    def falls(self, rung: Rung, k: int) -> bool:
+        """Whether rate k of a rung gained clearly: by a standard error, or in MOST_PARTS of the parts (a heavy row decides the first)."""
+        gained = self.first - rung.folds[k]
+        if not gained.mean() > 1e-12 * abs(self.start_score):
+            return False
+        error = gained.std(ddof=1) / math.sqrt(len(gained)) if len(gained) > 1 else 0.0
+        return bool(gained.mean() > error or (gained > 0).mean() >= MOST_PARTS)
+
+    @property
+    def pass_cost(self) -> float:
+        """Updates that one scoring is worth."""
+        batch = self.plan.batch_size.size or self.plan.rows or 1
+        return FORWARD * self.rows / batch
+
+    def begin(self) -> float:
+        """Score the start, before any update."""
+        none = Population(self.problem, [compressed(self.plan, default_lr(self.plan.optimizer), 1, self.batches)], start=self.start)
+        self.first = np.concatenate([none.evaluate(part) for part in self.scored])
+        self._pay(1)
+        return self.start_score
+
+    def try_rates(self, rates: Sequence[float], steps: int) -> Rung:
+        """Run every rate for `steps` updates and score it."""
+        rates = sorted(float(r) for r in rates)
+        runs = Population(self.problem, [compressed(self.plan, lr, steps, self.batches) for lr in rates], start=self.start)
+        runs.advance(steps)
+        folds = np.stack([runs.evaluate(part) for part in self.scored], axis=1)
+        made = sum(steps if at is None else at + 1 for at in runs.stopped_at)
+        self.spent += made
+        self._pay(sum(at is None for at in runs.stopped_at))
+        return Rung(steps, np.array(rates), self._mean(folds), folds)
+
+    def _pay(self, passes: int) -> None:
+        self.spent += passes * self.pass_cost
+
+    def _mean(self, folds: np.ndarray) -> np.ndarray:
+        sizes = np.array([max(part.rows or 1, 1) for part in self.scored], float)
+        with np.errstate(invalid="ignore"):
+            return np.where(np.isfinite(folds).all(axis=1), np.where(np.isfinite(folds), folds, 0.0) @ (sizes / sizes.sum()), np.inf)
+
+
+def _parts(problem: Any, order: np.ndarray | None, most: int) -> tuple[list[Any], int]:
+    """At most `most` of a problem's rows as problems of their own, at most FOLDS and at least LEAST_HELD rows each."""
+    if problem.rows is None or not hasattr(problem, "part"):
+        return [problem], problem.rows or 0
+    order = np.arange(problem.rows) if order is None else order
+    chosen = order[: max(min(most, len(order)), 1)]
+    folds = max(1, min(FOLDS, len(chosen) // LEAST_HELD))
+    return [problem.part(np.sort(rows)) for rows in np.array_split(chosen, folds)], len(chosen)
