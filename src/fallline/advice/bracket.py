@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from fallline.batches import Batches, InFile
+from fallline.batches import Batches
 from fallline.engines.reference import ReferenceEngine
 from fallline.plan import Plan
 from fallline.layout import as_flat

@@ -189,7 +189,7 @@ def _unusual(plan: Plan, lr: float) -> str:
 
 
 def _check(problem: Any, plan: Plan, budget: float, low: float | None, high: float | None) -> None:
-    for name, value in (("low", low), ("high", high)):
+    for value in (low, high):
         if value is not None and not 0 < value < math.inf:
             raise InvalidValue(f"find_lr(low={low!r}, high={high!r}): expected 0 < low < high")
     if low is not None and high is not None and not low < high:

@@ -7,7 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from fallline.charts.marks import gaps, label_x, log_scale, log_wanted, numbers, quantity, rows, rule_x, same_length, sentence, short, thin
+from fallline.charts.marks import (
+    gaps,
+    label_x,
+    log_scale,
+    log_wanted,
+    numbers,
+    quantity,
+    rows,
+    rule_x,
+    same_length,
+    sentence,
+    short,
+    thin,
+)
 from fallline.charts.picture import BLUE, GREEN, GREY, ORANGE, RED, Picture
 
 PROBES = (ORANGE, "#b35900", "#7a3d00")
