@@ -20,8 +20,8 @@ import numpy as np
 
 from fallline.batches import Batches
 from fallline.engines.reference import ReferenceEngine
-from fallline.plan import Plan
 from fallline.layout import as_flat
+from fallline.plan import Plan
 from fallline.rules import edge
 
 ITERATIONS = 6

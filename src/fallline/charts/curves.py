@@ -26,7 +26,7 @@ from fallline.charts.marks import (
     thin,
     time_axis,
 )  # fmt: skip
-from fallline.charts.picture import BLUE, DASHES, ORANGE, SERIES, Picture
+from fallline.charts.picture import BLUE, DASHES, ORANGE, RED, SERIES, Picture
 from fallline.errors import InvalidValue
 
 
