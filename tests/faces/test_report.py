@@ -132,7 +132,7 @@ def test_light_dark_narrow_and_print_are_styled():
 
 def test_a_run_with_nothing_says_what_is_missing():
     words = " ".join(Reader(report.render(report.ReportData("empty"))).words)
-    for what in ("No test metric", "no decisions", "No learning-rate range test", "No step was made", "No rows were evaluated",
+    for what in ("No test metric", "no decisions", "No learning rate was searched", "No step was made", "No rows were evaluated",
                  "no coefficients", "not on a table", "command is not known", "versions were not recorded"):  # fmt: skip
         assert what in words, what
 

@@ -187,8 +187,7 @@ def test_observers_and_the_range_test_change_no_bit():
     assert same(watched.weights, alone.weights) and np.array_equal(watched.history.loss, alone.history.loss)
     problem = noisy()
     before, generator = values(problem.model), torch.random.get_rng_state()
-    found = fl.find_lr(problem, plan)
-    assert found.lr > 0
+    assert fl.find_lr(problem, plan).cost > 0  # random labels: whether they have a rate is not the question here
     assert same(values(problem.model), before) and torch.equal(torch.random.get_rng_state(), generator)
     assert same(fl.train(problem, plan, progress=False).weights, alone.weights)
 

@@ -33,6 +33,8 @@ BUDGET, BUDGET_OF_FUNCTIONS = 0.5, 10.0
 """What a search may cost where that is left open: half a run; a function without data costs next to nothing."""
 LEAST, LEAST_ROWS = 40, 300
 """The least a search takes, in updates and in rows, however short the plan: less says nothing."""
+LEAST_FREE = 240
+"""The least where the budget is left open: a short plan is over in no time, and probes of a few updates tell nothing of it."""
 SWEEP_SHARE, LEAST_SWEEP = 0.12, 12
 LOOK_SHARE, LOOK_ROWS = 0.05, 256
 """The curvature is looked at on at most so many rows, for at most this share of the budget."""
@@ -54,7 +56,7 @@ def find_lr(
         plan: its optimizer, groups, batches, decay and schedule are tested; its lr is not looked at.
         valid: rows that score, as for `train`; left out, rows held out of the training data: no probe trains on them.
         budget: the most it may cost, as a share of the plan's own updates (but at least 40 updates, and 300
-            rows); left out, 0.5, and 10 for a function without data.
+            rows); left out, 0.5 (but at least 240 updates), and 10 for a function without data.
         seed: which rows are held out; left out, the plan's.
         start: initial weights, as for `train`.
         low, high: ends of the range test; left out, they follow from the curvature at the start.
@@ -74,9 +76,10 @@ def find_lr(
 
     Source: Smith 2015, arXiv 1506.01186 (the range test, in the exponential form in common use); benchmarks/advice (the rest).
     """
+    fewest = LEAST_FREE if budget is None else LEAST
     budget = (BUDGET if hasattr(problem, "part") else BUDGET_OF_FUNCTIONS) if budget is None else budget
     _check(problem, plan, budget, low, high)
-    least = max(LEAST, LEAST_ROWS / (plan.batch_size.size or plan.rows or LEAST_ROWS))
+    least = max(fewest, LEAST_ROWS / (plan.batch_size.size or plan.rows or LEAST_ROWS))
     return _Search(problem, plan, valid, max(budget * plan.steps, least), plan.seed if seed is None else seed, start).run(low, high)
 
 
