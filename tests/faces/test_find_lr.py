@@ -27,7 +27,7 @@ def test_what_is_found(problem):
     assert found.edge is None or found.lr < found.edge
     assert found.curve.lr.shape == found.curve.loss.shape == found.curve.smooth.shape
     assert np.all(np.diff(found.curve.lr) > 0)
-    assert 0 < found.cost <= 0.5 * 200 + 1 and found.share == pytest.approx(found.cost / 200, abs=0.006)
+    assert 0 < found.cost <= 240 and found.share == pytest.approx(found.cost / 200, abs=0.006)
     assert "between" in found.verdict and "rows held out of the training data" in found.verdict
     assert [len(r.lr) == len(r.score) == len(r.folds) for r in found.rungs] == [True] * len(found.rungs)
     assert "\n" not in repr(found)
