@@ -218,8 +218,8 @@ def _drift(made: list[Rung], first: float) -> float:
 
     Then the rate is limited by how far the descent should go, and not by how fast it may.
     """
-    if len(made) < 2 or not np.isfinite(made[-1].score).any():
-        return DRIFT
+    if len(made) < 2 or made[-1].steps <= made[0].steps or not np.isfinite(made[-1].score).any():
+        return DRIFT  # a plan of one update has rungs of one length
     a, b = float(made[0].score.min()), float(made[-1].score.min())
     gain = (a - b) / max(first - b, 1e-300) * math.log(4) / math.log(made[-1].steps / made[0].steps)
     return DRIFT + (SATURATED - DRIFT) * max(1 - max(gain, -gain / 3) / STILL, 0.0)
