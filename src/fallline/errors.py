@@ -66,12 +66,13 @@ class TableError(InvalidValue):
     Attributes:
         file: the file as the user named it, or None for a frame.
         line: the line (1-based) where it goes wrong, or None where no single line does.
+        row: the row (from 0) where it goes wrong, where rows have no lines.
     """
 
-    def __init__(self, message: str, *, file: str | None = None, line: int | None = None):
-        where = f"{file}:{line}: " if file and line else f"{file}: " if file else ""
+    def __init__(self, message: str, *, file: str | None = None, line: int | None = None, row: int | None = None):
+        where = "" if not file else f"{file}:{line}: " if line else f"{file}: " if row is None else f"{file}, row {row}: "
         super().__init__(where + message)
-        self.file, self.line = file, line
+        self.file, self.line, self.row = file, line, row
 
 
 class PlanEnded(FalllineError, IndexError):

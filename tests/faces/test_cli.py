@@ -165,13 +165,13 @@ def test_overwrite_keeps_the_old_run_when_the_new_one_fails(run) -> None:
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 def test_predict_gives_what_the_library_gives(run, table: Path, suffix: str) -> None:
-    import duckdb
+    from fallline.tables import read
 
     assert run("fit", table, "--target", "price", "--drop", "Id", "--out", "r", "--epochs", 5).code == 0
     assert run("predict", "r", table, "-o", f"p.{suffix}", "--id", "Id").code == 0
-    rows = duckdb.sql(f"select Id, price from 'p.{suffix}'").fetchall()
-    assert [row[0] for row in rows] == [f"h{i}" for i in range(300)]
-    np.testing.assert_allclose([row[1] for row in rows], fl.load("r").predict(str(table)), rtol=1e-12)
+    written = read(f"p.{suffix}")
+    assert written.values("Id").tolist() == [f"h{i}" for i in range(300)]
+    np.testing.assert_allclose(written.values("price").astype(float), fl.load("r").predict(str(table)), rtol=1e-12)
 
 
 def test_predict_proba(run, digits: Path) -> None:

@@ -77,8 +77,8 @@ def _fashion() -> tuple[Source, int]:
     if any(w not in files for w in wanted):
         raise InvalidValue("fashion-mnist is not installed on this machine: apt install dataset-fashion-mnist (Debian, Ubuntu)")
     images, labels, more, more_labels = (_idx(files[w]) for w in wanted)
-    X = np.concatenate([images, more]).reshape(len(images) + len(more), -1).astype(np.float32)
-    columns: dict[str, Any] = {f"pixel {i // 28},{i % 28}": X[:, i] for i in range(784)}
+    X = np.ascontiguousarray(np.concatenate([images, more]).reshape(len(images) + len(more), -1).T)  # features in rows: columns of Arrow
+    columns: dict[str, Any] = {f"pixel {i // 28},{i % 28}": X[i] for i in range(784)}
     return _source(columns | {"target": np.concatenate([labels, more_labels]).astype(np.int64)}, "fashion-mnist"), len(more)
 
 

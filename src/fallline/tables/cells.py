@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from fallline.errors import InvalidValue, TableError
-from fallline.tables.sources import Source
+from fallline.tables.sources import Source, is_text, need
+from fallline.tables.strings import of_strings
 
 Kind = Literal["number", "category", "text", "date"]
-MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-", "nil", "#n/a", "missing"})
-"""Cells of a text file, folded to small letters, that stand for a missing value."""
-STRAY = 0.05
-"""A column with at most this share of cells that are not numbers is a column of numbers with mistakes in it."""
-TEXT_LENGTH = 20
-"""Mean length from which long, mostly distinct strings count as text."""
+KINDS = ("number", "category", "text", "date")
 
 
 @dataclass(frozen=True)
@@ -28,135 +22,130 @@ class Cells:
     Args:
         name: the column.
         kind: what they are.
-        values: float64 (numbers; NaN where missing), or object (None where missing; datetime for dates).
+        values: by kind: numbers of any type, NaN where missing; datetime64[us] (dates; NaT where missing); int32 places in
+            `levels` (categories; -1 where missing); an Arrow array of strings (text).
         why: how the kind was decided.
+        levels: the different cells of a category, in the order in which they appear.
+        form: how numbers or dates are written; see `forms`.
         boolean: whether the levels "true" and "false" were truth values.
+        note: what a reader should know, or nothing.
     """
 
     name: str
     kind: Kind
-    values: np.ndarray
-    why: str
+    values: Any
+    why: str = ""
+    levels: tuple[str, ...] = ()
+    form: str = ""
     boolean: bool = False
+    note: str = ""
 
     @property
     def missing(self) -> np.ndarray:
         """Which cells are missing, bool (rows,)."""
         if self.kind == "number":
-            return np.isnan(self.values)
-        return np.array([v is None for v in self.values], bool)
+            return np.isnan(self.values) if self.values.dtype.kind == "f" else np.zeros(len(self.values), bool)
+        if self.kind == "date":
+            return np.isnat(self.values)
+        return self.values < 0 if self.kind == "category" else self.values.is_null().to_numpy(zero_copy_only=False)
+
+    def floats(self, rows: np.ndarray) -> np.ndarray:
+        """Numbers in some rows, float64, NaN where missing."""
+        return self.values[rows].astype(np.float64, copy=False)
+
+    def counts(self, rows: np.ndarray) -> np.ndarray:
+        """How often each level of a category occurs in some rows, int64 (levels,)."""
+        return np.bincount(self.values[rows] + 1, minlength=len(self.levels) + 1)[1:]
 
 
-def cells(source: Source, name: str, wanted: Kind | None = None) -> Cells:
-    """Read a column's cells as what they are, or as what the user says they are.
+def cells(source: Source, name: str, wanted: Kind | None = None, form: str | None = None) -> Cells:
+    """Read a column's cells as what they are, or as what the user (or an encoder) says they are.
+
+    Args:
+        wanted: the kind, or None to tell it from the cells.
+        form: how numbers or dates are written, or None to tell it from the cells.
 
     Raises:
         TableError: a cell that does not fit, by file and line.
         InvalidValue: a kind that does not exist.
     """
-    if wanted is not None and wanted not in ("number", "category", "text", "date"):
-        raise InvalidValue(f"type {wanted!r} of column {name!r}: expected number, category, text or date")
-    fast = source.floats(name) if wanted in (None, "number") else None
-    if fast is not None:
-        if np.isinf(fast).any():
-            row = int(np.argmax(np.isinf(fast)))
-            raise TableError(f"column {name!r} is infinite at row {row}: correct the cell", file=source.name, line=source.line(row))
-        return Cells(name, "number", fast, "every cell is a number" if wanted is None else "given")
-    raw = source.values(name)
-    if source.text:
-        raw = np.array([None if v is None or v.strip().casefold() in MISSING else v.strip() for v in raw], dtype=object)
-    present = [v for v in raw if v is not None]
-    if wanted is not None:
-        return Cells(name, wanted, _AS[wanted](source, name, raw), "given")
-    if not present:
-        return Cells(name, "category", raw, "every cell is missing")
-    if all(isinstance(v, (bool, np.bool_)) for v in present):
-        return Cells(name, "category", np.array([None if v is None else str(v).lower() for v in raw], dtype=object), "true or false", True)
-    if all(isinstance(v, (int, float, np.number)) or _decimal(v) for v in present):
-        return Cells(name, "number", _numbers(source, name, raw), "every cell is a number")
-    if all(isinstance(v, (dt.date, dt.datetime)) for v in present):
-        return Cells(name, "date", _dates(source, name, raw), "every cell is a date")
-    if not all(isinstance(v, str) for v in present):
-        raise TableError(f"column {name!r} holds {type(present[0]).__name__} values: expected numbers, text or dates; use --drop {name}", file=source.name)
-    return _of_strings(source, name, raw, present)
+    if wanted is not None and wanted not in KINDS:
+        raise InvalidValue(f"type {wanted!r} of column {name!r}: expected {', '.join(KINDS[:-1])} or {KINDS[-1]}")
+    column = source.column(name)
+    types = need("pyarrow").types
+    if types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if types.is_null(column.type):
+        column = column.cast(need("pyarrow").string())
+    if source.text and wanted not in (None, "number") and not is_text(column) and source.again is not None:
+        column = source.as_text([name]).column(name)
+    if is_text(column):
+        return Cells(name, *of_strings(source, name, column, wanted, form))
+    made = _typed(source, name, column, wanted)
+    return made if wanted is None else Cells(made.name, made.kind, made.values, "given", made.levels, made.form, made.boolean)
 
 
-def _of_strings(source: Source, name: str, raw: np.ndarray, present: list[str]) -> Cells:
-    odd = [v for v in present if _number(v) is None]
-    if not odd:
-        return Cells(name, "number", _numbers(source, name, raw), "every cell is a number")
-    if len(odd) <= max(1, STRAY * len(present)) and len(present) > 5 and len(present) > 2 * len(odd):
-        return Cells(name, "number", _numbers(source, name, raw), "numbers")  # raises, by line
-    if all(_date(v) is not None for v in present):
-        return Cells(name, "date", _dates(source, name, raw), "every cell is a date")
-    distinct = len(set(present)) / len(present)
-    length = sum(map(len, present)) / len(present)
-    if length >= TEXT_LENGTH and distinct > 0.5 and sum(" " in v for v in present) > 0.5 * len(present):
-        return Cells(name, "text", raw, f"long strings (mean length {length:.0f}), {distinct:.0%} distinct")
-    return Cells(name, "category", raw, f"{len(set(present))} levels")
+def _typed(source: Source, name: str, column: Any, wanted: Kind | None) -> Cells:
+    """Cells that came with a type."""
+    types = need("pyarrow").types
+    if types.is_boolean(column.type):
+        if wanted == "number":
+            return _numbers(source, name, column)
+        if wanted in (None, "category"):
+            return _category(name, column, boolean=True)
+    elif _is_number(column):
+        if wanted in (None, "number"):
+            return _numbers(source, name, column)
+        if wanted == "category":
+            return _category(name, column)
+    elif types.is_date(column.type) or types.is_timestamp(column.type):
+        if wanted in (None, "date"):
+            return _dates(name, column)
+        if wanted == "category":
+            return _category(name, column)
+    else:
+        raise TableError(f"column {name!r} holds {column.type} values: expected numbers, text or dates; use --drop {name}", file=source.name)
+    raise TableError(f"column {name!r} holds {column.type} values, which cannot be read as {wanted}", file=source.name)
 
 
-def _decimal(value: Any) -> bool:
-    return type(value).__name__ == "Decimal"
+def _is_number(column: Any) -> bool:
+    types = need("pyarrow").types
+    return types.is_floating(column.type) or types.is_integer(column.type) or types.is_decimal(column.type)
 
 
-def _number(text: str) -> float | None:
-    try:
-        return float(text) if "_" not in text else None
-    except ValueError:
-        return None
+def _numbers(source: Source, name: str, column: Any) -> Cells:
+    pa = need("pyarrow")
+    plain = column.null_count == 0 and not pa.types.is_decimal(column.type) and not pa.types.is_boolean(column.type)
+    values = (column if plain else column.cast(pa.float64(), safe=False)).to_numpy()
+    if values.dtype.kind == "f" and not np.abs(values).max() < np.inf:  # infinite, or missing
+        infinite = np.isinf(values)
+        if infinite.any():
+            raise TableError(f"column {name!r} is infinite: correct the cell", **source.where(int(np.argmax(infinite))))
+    return Cells(name, "number", values, "every cell is a number")
 
 
-def _numbers(source: Source, name: str, raw: np.ndarray) -> np.ndarray:
-    out = np.full(len(raw), np.nan)
-    for row, value in enumerate(raw):
-        if value is None:
-            continue
-        number = _number(value) if isinstance(value, str) else float(value)
-        if number is None:
-            comma = isinstance(value, str) and _number(value.replace(",", ".", 1)) is not None
-            hint = "write decimals with a point" if comma else f"correct the cell, or read the column as categories: --type {name}=category"
-            raise TableError(f"column {name!r} holds numbers, but here {value!r}: {hint}", file=source.name, line=source.line(row))
-        if math.isinf(number):
-            raise TableError(f"column {name!r}: {value!r} is too large for a number, or infinite: correct the cell", file=source.name, line=source.line(row))
-        out[row] = number
-    return out
+def _category(name: str, column: Any, boolean: bool = False) -> Cells:
+    encoded = column.dictionary_encode().unify_dictionaries()
+    codes = np.concatenate([c.indices.fill_null(-1).to_numpy(zero_copy_only=False) for c in encoded.chunks] or [np.empty(0)]).astype(np.int32)
+    found = encoded.chunk(0).dictionary.to_pylist() if encoded.num_chunks else []
+    levels = tuple(level(v) for v in found)
+    nan = next((i for i, v in enumerate(found) if v != v), None)
+    if nan is not None:
+        codes[codes == nan] = -1
+    return Cells(name, "category", codes, "true or false" if boolean else f"{len(levels)} levels", levels, boolean=boolean)
 
 
-def _date(text: str) -> dt.datetime | None:
-    if len(text) < 8 or not text[:4].isdigit():
-        return None
-    try:
-        return dt.datetime.fromisoformat(text).replace(tzinfo=None)
-    except ValueError:
-        return None
-
-
-def _dates(source: Source, name: str, raw: np.ndarray) -> np.ndarray:
-    out = np.empty(len(raw), dtype=object)
-    for row, value in enumerate(raw):
-        if isinstance(value, dt.datetime):
-            out[row] = value.replace(tzinfo=None)
-        elif isinstance(value, dt.date):
-            out[row] = dt.datetime(value.year, value.month, value.day)
-        elif value is not None:
-            out[row] = _date(str(value))
-            if out[row] is None:
-                raise TableError(f"column {name!r} holds dates, but here {value!r}: expected ISO dates such as 2024-03-31", file=source.name, line=source.line(row))
-    return out
-
-
-def _strings(source: Source, name: str, raw: np.ndarray) -> np.ndarray:
-    return np.array([None if v is None else _level(v) for v in raw], dtype=object)
-
-
-def _level(value: Any) -> str:
+def level(value: Any) -> str:
     """A category's level as text: 3 and 3.0 are the same level."""
-    if isinstance(value, (bool, np.bool_)):
+    if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float) and value == int(value):
+    if isinstance(value, float) and value == value and value.is_integer():
         return str(int(value))
     return str(value)
 
 
-_AS = {"number": _numbers, "date": _dates, "category": _strings, "text": _strings}
+def _dates(name: str, column: Any) -> Cells:
+    pa = need("pyarrow")
+    zoned = pa.types.is_timestamp(column.type) and column.type.tz
+    naive = column.cast(pa.timestamp("us", "UTC" if zoned else None), safe=False).cast(pa.timestamp("us"))
+    return Cells(name, "date", naive.to_numpy().astype("datetime64[us]"), "every cell is a date")

@@ -7,163 +7,22 @@ Everything is learnt from the training rows alone.
 
 from __future__ import annotations
 
-import re
-import zlib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from fallline.errors import InvalidValue, UnknownName
-from fallline.tables.cells import Cells, Kind, cells
-from fallline.tables.sources import read
+from fallline.errors import InvalidValue
+from fallline.tables.cells import Cells, cells
+from fallline.tables.columns import Column
+from fallline.tables.reading import read
+from fallline.tables.sources import Source
 
-LEVELS = 64
-"""More levels than this are hashed."""
-HASHED = 256
-"""Columns of a hashed category."""
-WORDS = 1 << 14
-"""Columns of a hashed text."""
-_WORD = re.compile(r"\w+", re.UNICODE)
-
-
-@dataclass(frozen=True)
-class Column:
-    """How one column becomes numbers.
-
-    Args:
-        name: the table's column.
-        kind: what its cells are.
-        numbers: means and scales (numbers, dates), or idf (text): float64.
-        levels: levels of a category in order; empty where hashed.
-        marks_missing: whether an indicator column follows.
-        fill: level for missing categories.
-        width: hashed columns, or 0.
-    """
-
-    name: str
-    kind: Kind
-    numbers: np.ndarray
-    levels: tuple[str, ...] = ()
-    marks_missing: bool = False
-    width: int = 0
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """Names of the columns that it gives."""
-        if self.kind == "number":
-            out = (self.name,)
-        elif self.kind == "date":
-            out = tuple(f"{self.name}: {part}" for part in ("year", "month", "weekday", "days"))
-        elif self.width:
-            out = tuple(f"{self.name} #{i}" for i in range(self.width))
-        else:
-            out = tuple(f"{self.name}={level}" for level in self.levels)
-        return (*out, f"{self.name} is missing") if self.marks_missing else out
-
-    @property
-    def treatment(self) -> str:
-        """In words."""
-        what = {
-            "number": "standardised",
-            "date": "year, month, weekday, days; standardised",
-            "text": f"hashed 1-2-grams with tf-idf, {self.width} columns",
-            "category": f"hashed to {self.width} columns" if self.width else f"one-hot, {len(self.levels)} levels",
-        }[self.kind]
-        return what + (", missing imputed and marked" if self.marks_missing else "")
-
-    def encode(self, column: Cells) -> np.ndarray | sparse.csr_matrix:
-        """The column's numbers, float32 [rows, outputs]; sparse where hashed."""
-        missing = column.missing
-        if self.kind in ("number", "date"):
-            values = column.values[:, None] if self.kind == "number" else _parts(column.values)
-            body = (np.where(missing[:, None], self.numbers[0], values) - self.numbers[0]) / self.numbers[1]
-        elif self.kind == "text":
-            return _stack(_tfidf(column.values, self.width, self.numbers), missing, self.marks_missing)
-        elif self.width:
-            return _stack(_hashed(column.values, self.width), missing, self.marks_missing)
-        else:
-            place = {level: i for i, level in enumerate(self.levels)}
-            body = np.zeros((len(column.values), len(self.levels)))
-            for row, value in enumerate(column.values):
-                i = place.get(value)
-                if i is not None:
-                    body[row, i] = 1
-        body = np.hstack([body, missing[:, None]]) if self.marks_missing else body
-        return body.astype(np.float32)
-
-
-def fit_column(column: Cells, rows: np.ndarray) -> Column:
-    """Learn a column's encoder from its training rows."""
-    missing = column.missing
-    marks = bool(missing[rows].any())
-    present = rows[~missing[rows]]
-    if column.kind in ("number", "date"):
-        values = column.values[present][:, None] if column.kind == "number" else _parts(column.values[present])
-        means, scales = values.mean(axis=0), values.std(axis=0)
-        scales = np.where(scales > 1e-12 * np.maximum(np.abs(means), 1), scales, 1.0)
-        return Column(column.name, column.kind, np.stack([means, scales]), marks_missing=marks)
-    if column.kind == "text":
-        counts = _grams(column.values[rows], WORDS)
-        frequency = np.bincount(counts.indices, minlength=WORDS)
-        return Column(column.name, "text", np.log((1 + len(rows)) / (1 + frequency)) + 1, marks_missing=marks, width=WORDS)
-    levels = sorted(set(column.values[present].tolist()))
-    if len(levels) > LEVELS:
-        return Column(column.name, "category", np.empty(0), marks_missing=marks, width=HASHED)
-    return Column(column.name, "category", np.empty(0), tuple(levels), marks)
-
-
-def _parts(values: np.ndarray) -> np.ndarray:
-    """Year, month, weekday and days since 1970, float64 [rows, 4]; NaN where missing."""
-    out = np.full((len(values), 4), np.nan)
-    for row, v in enumerate(values):
-        if v is not None:
-            out[row] = v.year, v.month, v.weekday(), v.toordinal() - 719163 + (v.hour * 3600 + v.minute * 60 + v.second) / 86400
-    return out
-
-
-def _hash(text: str, width: int) -> tuple[int, float]:
-    """A column and a sign for a string: the same on every machine and in every version."""
-    h = zlib.crc32(text.encode())
-    return (h >> 1) % width, 1.0 if h & 1 else -1.0
-
-
-def _hashed(values: np.ndarray, width: int) -> sparse.csr_matrix:
-    rows = [i for i, v in enumerate(values) if v is not None]
-    where = [_hash(values[i], width) for i in rows]
-    return sparse.csr_matrix(
-        (np.array([s for _, s in where], np.float32), ([*rows], [j for j, _ in where])), shape=(len(values), width)
-    )
-
-
-def _grams(values: np.ndarray, width: int) -> sparse.csr_matrix:
-    """Counts of hashed words and pairs of words."""
-    data, columns, starts = [], [], [0]
-    for value in values:
-        words = _WORD.findall((value or "").lower())
-        counts: dict[int, float] = {}
-        for gram in (*words, *(f"{a} {b}" for a, b in pairwise(words))):
-            j, _ = _hash(gram, width)
-            counts[j] = counts.get(j, 0.0) + 1.0
-        for j in sorted(counts):
-            columns.append(j)
-            data.append(counts[j])
-        starts.append(len(data))
-    return sparse.csr_matrix((np.array(data, np.float32), np.array(columns, np.int32), np.array(starts)), shape=(len(values), width))
-
-
-def _tfidf(values: np.ndarray, width: int, idf: np.ndarray) -> sparse.csr_matrix:
-    counts = _grams(values, width)
-    counts.data = ((1 + np.log(counts.data)) * idf[counts.indices]).astype(np.float32)
-    norms = np.sqrt(np.asarray(counts.multiply(counts).sum(axis=1)).reshape(-1))
-    return (sparse.diags_array(1 / np.where(norms > 0, norms, 1)) @ counts).tocsr().astype(np.float32)
-
-
-def _stack(body: sparse.csr_matrix, missing: np.ndarray, marks: bool) -> sparse.csr_matrix:
-    return sparse.hstack([body, missing[:, None].astype(np.float32)], format="csr") if marks else body
+_TOGETHER = 32
+"""Features that are written into the matrix together: a row's part of them is about a line of the cache."""
 
 
 @dataclass(frozen=True)
@@ -173,10 +32,12 @@ class Encoder:
     Args:
         columns: one `Column` each, in the matrix's order.
         sparse_width: features of a table that is sparse already (svmlight), with no columns to encode; else 0.
+        sparse_first: the index of the first of them in a file: 0 or 1.
     """
 
     columns: tuple[Column, ...]
     sparse_width: int = 0
+    sparse_first: int = 0
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -197,23 +58,49 @@ class Encoder:
         """
         table = read(source)
         if self.sparse_width:
-            if table.csr is None:
-                raise InvalidValue("this model was trained on a sparse file (svmlight): give one")
-            wide = table.csr.copy()
-            wide.resize(wide.shape[0], self.sparse_width)
-            return wide
+            return self._sparse(table)
         for column in self.columns:
-            if column.name not in table.names:
-                raise UnknownName.among("column", column.name, table.names)
-        return join([c.encode(cells(table, c.name, c.kind)) for c in self.columns], table.rows)
+            table.column(column.name)  # raises where there is none
+        table = table.as_text([c.name for c in self.columns if c.kind != "number"])
+        return self.matrix([cells(table, c.name, c.kind, c.form) for c in self.columns], np.arange(table.rows))
+
+    def matrix(self, columns: Sequence[Cells], rows: np.ndarray) -> np.ndarray | sparse.csr_matrix:
+        """The features of some rows, float32 [rows, features]; CSR where a column is hashed.
+
+        Args:
+            columns: the cells of each of the encoder's columns.
+            rows: int64.
+        """
+        pairs = list(zip(self.columns, columns, strict=True))
+        if not any(c.width for c in self.columns):
+            return _dense(pairs, rows)
+        blocks: list[Any] = []
+        while pairs:
+            many = next((i for i, (c, _) in enumerate(pairs) if c.width), len(pairs))
+            if many:
+                blocks.append(sparse.csr_matrix(_dense(pairs[:many], rows)))
+            blocks += [c.sparse(found, rows) for c, found in pairs[many : many + 1]]
+            pairs = pairs[many + 1 :]
+        return sparse.hstack(blocks, format="csr").astype(np.float32)
+
+    def _sparse(self, table: Source) -> sparse.csr_matrix:
+        if table.csr is None:
+            raise InvalidValue("this model was trained on a sparse table: give an svmlight file or a SciPy sparse matrix")
+        first = self.sparse_first if table.lines is not None else 0
+        width = table.csr.shape[1] - first
+        if width > self.sparse_width:
+            warnings.warn(f"{table.name}: features beyond the {self.sparse_width:,} of training are left out ({width - self.sparse_width:,})", stacklevel=3)
+        wide = table.csr.copy()
+        wide.resize(wide.shape[0], self.sparse_width + first)
+        return wide[:, first:].astype(np.float32)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; the numbers are in `arrays`."""
         columns = [
-            {"name": c.name, "kind": c.kind, "levels": list(c.levels), "marks_missing": c.marks_missing, "width": c.width}
+            {"name": c.name, "kind": c.kind, "levels": list(c.levels), "marks_missing": c.marks_missing, "width": c.width, "form": c.form}
             for c in self.columns
         ]
-        return {"columns": columns, "sparse_width": self.sparse_width}
+        return {"columns": columns, "sparse_width": self.sparse_width, "sparse_first": self.sparse_first}
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Each column's numbers, by its place."""
@@ -221,19 +108,22 @@ class Encoder:
 
     @classmethod
     def from_parts(cls, data: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Encoder:
-        """The encoder of `to_json` and `arrays`."""
+        """The encoder of `to_json` and `arrays`; one saved before forms were kept reads points and ISO dates."""
         columns = tuple(
-            Column(c["name"], c["kind"], arrays[f"column.{i}"], tuple(c["levels"]), c["marks_missing"], c["width"])
+            Column(c["name"], c["kind"], arrays[f"column.{i}"], tuple(c["levels"]), c["marks_missing"], c["width"], c.get("form", ""))
             for i, c in enumerate(data["columns"])
         )
-        return cls(columns, data["sparse_width"])
+        return cls(columns, data["sparse_width"], data.get("sparse_first", 1))
 
 
-def join(blocks: Sequence[Any], rows: int) -> np.ndarray | sparse.csr_matrix:
-    """Blocks of columns side by side; sparse if one of them is."""
-    if not blocks:
-        raise InvalidValue("no column is left to learn from: keep at least one beside the target")
-    if any(sparse.issparse(b) for b in blocks):
-        joined = sparse.hstack([b if sparse.issparse(b) else sparse.csr_matrix(b) for b in blocks], format="csr")
-        return joined.astype(np.float32)
-    return np.ascontiguousarray(np.hstack(blocks), np.float32)
+def _dense(pairs: Sequence[tuple[Column, Cells]], rows: np.ndarray) -> np.ndarray:
+    """Columns side by side, float32 [rows, features]: some features at a time, so that rows are written in runs."""
+    X = np.empty((len(rows), sum(len(c.outputs) for c, _ in pairs)), np.float32)
+    at, waiting = 0, []
+    for i, (column, found) in enumerate(pairs, 1):
+        waiting.append(column.dense(found, rows))
+        many = sum(map(len, waiting))
+        if many >= _TOGETHER or i == len(pairs):
+            X[:, at : at + many] = np.concatenate(waiting).T
+            at, waiting = at + many, []
+    return X

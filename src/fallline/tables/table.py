@@ -2,116 +2,29 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fallline import problems
-from fallline.errors import InvalidValue, TableError, UnknownName
+from fallline.errors import InvalidValue, UnknownName
 from fallline.problems import LinearProblem
+from fallline.tables.account import Summary
 from fallline.tables.builtin import NAMES, builtin
-from fallline.tables.cells import Cells, Kind, cells
-from fallline.tables.encoders import Encoder, fit_column, join
-from fallline.tables.sources import Source, read
-from fallline.tables.splits import Split, split
-from fallline.tables.target import Target, Task, infer, labels
-
-LEAK = 0.999
-"""A column that tells the target this well by itself is reported as a likely leak."""
-
-
-@dataclass(frozen=True)
-class TableOptions:
-    """How a table is read; all by keyword.
-
-    Args:
-        drop, only: columns to leave out; or the only ones to learn from.
-        types: column to "number", "category", "text" or "date", against what was inferred.
-        valid, test: a share of the rows, or a file (or frame) of its own.
-        group, time: a column whose groups stay whole in the split; or by which the newest rows test.
-        sample_weight: a column of weights.
-        class_weight: "balanced", or a mapping from label to weight.
-        log_target: learn log(1 + y).
-        task: "classification" or "regression", against what was inferred.
-        seed: of the split.
-    """
-
-    drop: Sequence[str] = ()
-    only: Sequence[str] = ()
-    types: Mapping[str, Kind] = field(default_factory=dict)
-    valid: Any = 0.15
-    test: Any = 0.15
-    group: str | None = None
-    time: str | None = None
-    sample_weight: str | None = None
-    class_weight: Any = None
-    log_target: bool = False
-    task: Task | None = None
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class ColumnNote:
-    """What became of a column: used or set aside, how and why."""
-
-    name: str
-    kind: str
-    used: bool
-    treatment: str
-    missing: int
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Summary:
-    """The account of a table: rows in = rows used + rows reported, and every column.
-
-    Args:
-        name: the source.
-        rows: rows that came in.
-        parts: rows used, by part: train, valid, test.
-        reported: rows not used, by reason.
-        columns: every column.
-        split: how the rows were split.
-        notes: what a reader should know (likely leaks, ...).
-    """
-
-    name: str
-    rows: int
-    parts: Mapping[str, int]
-    reported: Mapping[str, int]
-    columns: tuple[ColumnNote, ...]
-    split: str
-    notes: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        used, left = sum(self.parts.values()), sum(self.reported.values())
-        if used + left != self.rows:
-            raise TableError(f"{self.rows} rows came in, {used} are used and {left} reported: please report this table", file=self.name)
-
-    def text(self) -> str:
-        """The account as text."""
-        used = sum(self.parts.values())
-        lines = [f"{self.name}: {self.rows:,} rows, {used:,} used ({', '.join(f'{k} {v:,}' for k, v in self.parts.items())}; {self.split})"]
-        lines += [f"  {count:,} rows not used: {why}" for why, count in self.reported.items() if count]
-        kinds: dict[str, list[str]] = {}
-        for c in self.columns:
-            kinds.setdefault(c.treatment if c.used else "set aside: " + c.treatment, []).append(c.name)
-        for what, names in kinds.items():
-            shown = ", ".join(names[:6]) + (f", ... ({len(names)} in all)" if len(names) > 6 else "")
-            lines.append(f"  {what}: {shown}")
-        return "\n".join([*lines, *(f"  note: {n}" for n in self.notes)])
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {
-            "name": self.name, "rows": self.rows, "parts": dict(self.parts), "reported": dict(self.reported), "split": self.split,
-            "notes": list(self.notes), "columns": [vars(c) for c in self.columns],
-        }  # fmt: skip
+from fallline.tables.cells import Cells, cells
+from fallline.tables.choice import choose
+from fallline.tables.columns import fit_column
+from fallline.tables.encoders import Encoder
+from fallline.tables.leaks import Leaks
+from fallline.tables.options import TableOptions
+from fallline.tables.parts import drawn, with_files
+from fallline.tables.reading import read
+from fallline.tables.sources import Source
+from fallline.tables.target import Target, infer, labels
+from fallline.tables.weights import row_weights
 
 
 @dataclass(frozen=True)
@@ -196,10 +109,7 @@ class Table:
         return f"Table({self.summary.name!r}, target={self.target.name!r}, task={self.target.task!r}, {parts}, features={len(self.feature_names)})"
 
     def _repr_html_(self) -> str:
-        cell = lambda *values: "".join(f"<td>{html.escape(str(v))}</td>" for v in values)
-        body = "".join(f"<tr>{cell(c.name, c.kind, c.treatment, c.missing, c.note)}</tr>" for c in self.summary.columns)
-        head = "<tr><th>column</th><th>type</th><th>treatment</th><th>missing</th><th>note</th></tr>"
-        return f"<pre>{html.escape(self.summary.text())}</pre><table>{head}{body}</table>"
+        return self.summary.html()
 
 
 def table(source: Any, *, target: str | None = None, options: TableOptions | None = None) -> Table:
@@ -219,179 +129,64 @@ def table(source: Any, *, target: str | None = None, options: TableOptions | Non
     """
     given = options or TableOptions()
     data, own_test = open_source(source)
-    target = target or ("target" if "target" in data.names else None)
-    if target is None:
-        raise InvalidValue(f"which column is the target? give target=...; columns: {', '.join(data.names[:20])}")
-    for name in (target, *given.drop, *given.only, *given.types, *filter(None, (given.group, given.time, given.sample_weight))):
-        if name not in data.names:
-            raise UnknownName.among("column", name, data.names)
-    data, parts, why = _with_files(data, given, own_test)
-    wanted = cells(data, target, given.types.get(target) or ("number" if given.task == "regression" else None))
+    target = _target(data, target)
+    for name in given.columns():
+        data.column(name)  # raises where there is none
+    data, parts, why = with_files(data, given, own_test)
+    data = data.as_text([n for n, kind in given.types.items() if kind != "number"])
+    wanted = _wanted(data, target, given)
     usable = np.flatnonzero(~wanted.missing)
-    weight = None if given.sample_weight is None else _weights(data, given.sample_weight)
     task = infer(wanted, given.task, False, usable).task
-    rows = _split(data, wanted, task, usable, given, parts, why)
+    rows = drawn(data, wanted, task, usable, given, parts, why)
     goal = infer(wanted, given.task, given.log_target, rows.train)
-    used, notes, warnings = _columns(data, target, given, wanted, goal, rows.train)
-    encoder = Encoder(tuple(fit_column(c, rows.train) for c in used), 0 if data.csr is None else data.csr.shape[1])
-    X = data.csr.astype(np.float32) if data.csr is not None else join([f.encode(c) for f, c in zip(encoder.columns, used, strict=True)], data.rows)
+    weight = row_weights(data, given, wanted, goal, rows.train)
+    choice = choose(data, target, given, Leaks(wanted, goal, rows.train), rows.train)
+    encoder = _encoder(data, choice.used, rows.train)
     raw = labels(wanted) if goal.task == "classification" else wanted.values
-    notes = [_treated(n, encoder) for n in notes]
-    weight = _class_weights(given.class_weight, raw, rows.train, weight)
-    made = [Part(X[r], goal.encode(raw[r]), None if weight is None else weight[r], r) for r in (rows.train, rows.valid, rows.test)]
+
+    def part(of: np.ndarray) -> Part:
+        X = encoder.transform(data)[of] if data.csr is not None else encoder.matrix(choice.used, of)
+        return Part(X, goal.encode(raw[of]), None if weight is None else weight[of], of)
+
     summary = Summary(
         data.name, data.rows, {"train": len(rows.train), "valid": len(rows.valid), "test": len(rows.test)},
-        {f"the target {target!r} is missing": data.rows - len(usable)}, tuple(notes), rows.why, tuple(warnings),
+        {f"the target {target!r} is missing": data.rows - len(usable)}, choice.treated(encoder.columns), rows.why, choice.warnings,
     )  # fmt: skip
-    return Table(*made, goal, encoder, summary)
+    return Table(part(rows.train), part(rows.valid), part(rows.test), goal, encoder, summary)
 
 
 def open_source(source: Any) -> tuple[Source, int]:
-    """A source, or a built-in set unless a file of that name exists."""
-    if isinstance(source, str) and not Path(source).exists():
-        if source in NAMES:
-            return builtin(source)
-        if not Path(source).suffix and "/" not in source:
-            raise UnknownName.among("file or built-in data set", source, NAMES)
-    return read(source), 0
+    """A source, or a built-in set unless a file of that name exists; and how many of its last rows are its own test part."""
+    return (read(source), 0) if not named(source) else builtin(source)
 
 
-def _with_files(data: Source, given: TableOptions, own_test: int) -> tuple[Source, dict[str, np.ndarray], str]:
-    """Append validation and test tables of their own; returns which rows they are."""
-    import pyarrow as pa
-
-    parts: dict[str, np.ndarray] = {}
-    words = []
-    if own_test and given.test == 0.15:
-        parts["test"] = np.arange(data.rows - own_test, data.rows)
-        words.append("the data set's own test part")
-    for part in ("valid", "test"):
-        value = getattr(given, part)
-        if isinstance(value, (int, float)):
-            continue
-        more = read(value)
-        missing = next((n for n in data.names if n not in more.names), None)
-        if missing is not None:
-            raise UnknownName.among(f"column of {more.name}", missing, more.names)
-        parts[part] = np.arange(data.rows, data.rows + more.rows)
-        joined = pa.concat_tables([data.table, more.table.select(data.names)], promote_options="permissive")
-        data = Source(joined, data.name, data.text, None if data.lines is None or more.lines is None else np.concatenate([data.lines, more.lines]))
-        words.append(f"{part} from {more.name}")
-    return data, parts, "; ".join(words)
-
-
-def _split(data: Source, wanted: Cells, task: Task, usable: np.ndarray, given: TableOptions, parts: dict[str, np.ndarray], why: str) -> Split:
-    fixed = {k: v[np.isin(v, usable)] for k, v in parts.items()}
-    own = usable[~np.isin(usable, np.concatenate([np.empty(0, np.int64), *fixed.values()]))]
-    shares = {k: 0.0 if k in fixed else float(getattr(given, k)) for k in ("valid", "test")}
-    strata = wanted.values if task == "classification" and not (given.group or given.time) else None
-    drawn = split(
-        own, shares["valid"], shares["test"], given.seed, strata=strata,
-        groups=None if given.group is None else data.values(given.group),
-        times=None if given.time is None else _times(data, given.time, given.types.get(given.time)),
-    )  # fmt: skip
-    return Split(drawn.train, fixed.get("valid", drawn.valid), fixed.get("test", drawn.test), f"{why}; {drawn.why}" if why else drawn.why)
-
-
-def _times(data: Source, name: str, kind: Kind | None) -> list[Any]:
-    column = cells(data, name, kind)
-    if column.missing.any():
-        row = int(np.argmax(column.missing))
-        raise TableError(f"the time column {name!r} is missing in row {row}", file=data.name, line=data.line(row))
-    if column.kind not in ("number", "date"):
-        raise InvalidValue(f"the time column {name!r} holds {column.kind} values: expected dates or numbers")
-    return column.values.tolist()
-
-
-def _weights(data: Source, name: str) -> np.ndarray:
-    column = cells(data, name, "number")
-    bad = column.missing | ~(column.values >= 0)
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise TableError(f"the weight {column.values[row]} of row {row} is not a number of at least 0", file=data.name, line=data.line(row))
-    return column.values
-
-
-def _class_weights(given: Any, raw: np.ndarray, train: np.ndarray, weight: np.ndarray | None) -> np.ndarray | None:
-    """Row weights times class weights: "balanced" gives every class the same total."""
-    if given is None:
-        return weight
-    names, counts = np.unique(raw[train].astype(str), return_counts=True)
-    if given == "balanced":
-        by_name = {n: len(train) / (len(names) * c) for n, c in zip(names.tolist(), counts.tolist(), strict=True)}
-    elif isinstance(given, Mapping):
-        by_name = {str(k): float(v) for k, v in given.items()}
-        for name in by_name:
-            if name not in names:
-                raise UnknownName.among("class", name, names)
-    else:
-        raise InvalidValue(f"class_weight={given!r}: expected 'balanced' or a mapping from label to weight")
-    factors = np.array([by_name.get(str(v), 1.0) for v in raw])
-    return factors if weight is None else weight * factors
-
-
-def _columns(
-    data: Source, target: str, given: TableOptions, wanted: Cells, goal: Target, train: np.ndarray
-) -> tuple[list[Cells], list[ColumnNote], list[str]]:
-    """The columns to learn from, a note on each column, and warnings."""
-    used, notes, warnings = [], [], []
-    apart = {target: "the target", given.group: "the group column", given.sample_weight: "the weight column"}
-    for name in data.names:
-        if name in apart or name in given.drop or (given.only and name not in given.only):
-            why = apart.get(name) or ("dropped as asked" if name in given.drop else "not among --only")
-            notes.append(ColumnNote(name, "", False, why, 0))
-            continue
-        column = cells(data, name, given.types.get(name))
-        missing = int(column.missing.sum())
-        why = "" if name in given.types or name in given.only else _set_aside(column, train)
-        if why:
-            notes.append(ColumnNote(name, column.kind, False, why, missing))
-            continue
-        if _leaks(column, wanted, goal, train):
-            warnings.append(f"column {name!r} alone nearly determines the target: a leak? leave it out with --drop {name}")
-        used.append(column)
-        notes.append(ColumnNote(name, column.kind, True, "", missing, column.why))
-    if not used and data.csr is None:
-        raise TableError(f"no column is left to learn from beside the target {target!r}", file=data.name)
-    return used, notes, warnings
-
-
-def _treated(note: ColumnNote, encoder: Encoder) -> ColumnNote:
-    found = next((c for c in encoder.columns if note.used and c.name == note.name), None)
-    return note if found is None else ColumnNote(note.name, note.kind, True, found.treatment, note.missing, note.note)
-
-
-def _set_aside(column: Cells, train: np.ndarray) -> str:
-    """Why a column cannot help, or an empty string."""
-    values = column.values[train][~column.missing[train]]
-    if len(values) == 0:
-        return "every value is missing"
-    if column.kind == "number":
-        if (values == values[0]).all() and not column.missing[train].any():
-            return "constant"
-        steps = np.diff(column.values[~column.missing])
-        if len(steps) > 8 and (steps == 1).all():
-            return "an identifier: it counts the rows"
-        return ""
-    distinct = len(set(values.tolist()))
-    if distinct == 1 and not column.missing[train].any():
-        return "constant"
-    if column.kind == "category" and distinct == len(values) and len(values) > 8:
-        return "an identifier: different in every row"
-    return ""
-
-
-def _leaks(column: Cells, wanted: Cells, goal: Target, train: np.ndarray) -> bool:
-    """Whether one column alone gives the target away: by correlation, or by a level that names the class."""
-    if column.kind == "number" and wanted.kind == "number" and goal.task == "regression":
-        x, y = column.values[train], wanted.values[train]
-        good = ~np.isnan(x)
-        if good.sum() > 8 and x[good].std() > 0 and y[good].std() > 0:
-            return bool(abs(np.corrcoef(x[good], y[good])[0, 1]) > LEAK)
-    if goal.task == "classification" and column.kind in ("category", "number"):
-        x = column.values[train].tolist()
-        y = wanted.values[train].tolist()
-        pairs = set(zip(x, y, strict=True))
-        distinct = len(set(x))
-        return len(pairs) == distinct and distinct <= max(2, len(x) // 10) and distinct >= 2
+def named(source: Any) -> bool:
+    """Whether a source is the name of a built-in set."""
+    if not isinstance(source, str) or Path(source).exists():
+        return False
+    if source in NAMES:
+        return True
+    if not Path(source).suffix and "/" not in source:
+        raise UnknownName.among("file or built-in data set", source, NAMES)
     return False
+
+
+def _target(data: Source, target: str | None) -> str:
+    target = target or ("target" if "target" in data.names else None)
+    if target is None:
+        raise InvalidValue(f"which column is the target? give target=...; columns: {', '.join(data.names[:20])}")
+    data.column(target)
+    return target
+
+
+def _wanted(data: Source, target: str, given: TableOptions) -> Cells:
+    kind = given.types.get(target) or ("number" if given.task == "regression" else None)
+    found = cells(data, target, kind)
+    return cells(data, target, "category") if found.kind == "text" else found
+
+
+def _encoder(data: Source, used: tuple[Cells, ...], train: np.ndarray) -> Encoder:
+    if data.csr is None:
+        return Encoder(tuple(fit_column(c, train) for c in used))
+    first = int(data.lines is not None and data.csr.nnz > 0 and data.csr.indices.min() > 0)
+    return Encoder((), data.csr.shape[1] - first, first)

@@ -66,51 +66,83 @@ def infer(column: Cells, task: Task | None, log: bool, train: np.ndarray) -> Tar
     """What kind of target a column is; its numbers' mean and scale are those of the training rows.
 
     Raises:
-        InvalidValue: a task that does not exist, or a log of values below 0.
-        TableError: one class only, or nothing but missing values.
+        InvalidValue: a task that does not exist or does not fit, or a log of values below 0.
+        TableError: one class only, as many classes as rows, or nothing but missing values.
     """
     if task not in (None, "classification", "regression"):
         raise InvalidValue(f"task={task!r}: expected 'classification' or 'regression'")
-    present = column.values[~column.missing]
-    if len(present) == 0:
+    if column.missing.all():
         raise TableError(f"the target {column.name!r} is missing in every row")
     why = "given"
     if task is None:
-        task, why = _guess(column, present)
+        task, why = _guess(column)
     if task == "classification":
-        found = {_label(column, v) for v in present}
-        if len(found) < 2:
-            raise TableError(f"the target {column.name!r} holds one class only ({present[0]!r}): nothing can be learnt")
-        classes = tuple(sorted(found, key=lambda c: (isinstance(c, str), c)))
         if log:
             raise InvalidValue("log_target is for a regression; this target is of classes")
-        return Target(column.name, task, why, classes)
+        return Target(column.name, task, why, _classes(column))
     if column.kind != "number":
-        raise InvalidValue(f"task='regression' needs numbers; the target {column.name!r} holds {column.kind} values such as {present[0]!r}")
+        raise InvalidValue(f"task='regression' needs numbers; the target {column.name!r} is of kind {column.kind}, as {example(column)}")
+    return _regression(column, why, log, train)
+
+
+def _classes(column: Cells) -> tuple[Any, ...]:
+    _, found = numbered(column)
+    many, rows = len(found), int((~column.missing).sum())
+    if many < 2:
+        raise TableError(f"the target {column.name!r} holds one class only ({found[0]!r}): nothing can be learnt")
+    if many > max(rows // 2, 2):
+        raise TableError(f"the target {column.name!r} holds {many:,} different values in {rows:,} rows, as {example(column)}: these are no classes; choose another target")
+    return tuple(sorted(found, key=lambda c: (isinstance(c, str), c)))
+
+
+def _regression(column: Cells, why: str, log: bool, train: np.ndarray) -> Target:
+    present = column.values[~column.missing]
     if log and present.min() <= -1:
         raise InvalidValue(f"log_target: the target {column.name!r} goes down to {present.min():g}; log(1 + y) needs values above -1")
-    y = column.values[train].astype(np.float64)
+    y = column.floats(train)
     y = np.log1p(y) if log else y
     scale = float(y.std())
-    return Target(column.name, task, why, (), log, float(y.mean()), scale if scale > 0 else 1.0)
+    if present.min() == present.max():
+        raise TableError(f"the target {column.name!r} is {present[0]:g} in every row: nothing can be learnt")
+    return Target(column.name, "regression", why, (), log, float(y.mean()), scale if scale > 0 else 1.0)
 
 
-def _guess(column: Cells, present: np.ndarray) -> tuple[Task, str]:
+def _guess(column: Cells) -> tuple[Task, str]:
+    if column.kind == "date":
+        raise TableError(f"the target {column.name!r} holds dates, as {example(column)}: expected classes or numbers; to take them as classes: --type {column.name}=category")
     if column.kind != "number":
-        return "classification", f"its values are {'dates' if column.kind == 'date' else 'names'}"
+        return "classification", "its values are true and false" if column.boolean else "its values are names"
+    present = column.values[~column.missing]
+    whole = (present == np.round(present)).all()
     distinct = len(np.unique(present))
-    if np.all(present == np.round(present)) and distinct <= CLASSES and distinct <= max(2, len(present) // 5):
-        return "classification", f"{distinct} distinct whole numbers"
+    if whole and distinct <= CLASSES and distinct <= max(2, len(present) // 5):
+        return "classification", f"{distinct} distinct whole number{'s' if distinct > 1 else ''}"
     return "regression", f"numbers, {distinct} distinct"
 
 
-def _label(column: Cells, value: Any) -> Any:
-    """A label in the plainest type: 3.0 is 3, and a truth value is one again."""
-    if column.boolean:
-        return value == "true"
-    return int(value) if isinstance(value, float) and value == int(value) else value
+def example(column: Cells) -> str:
+    """A cell that is not missing, as a message shows it."""
+    row = int(np.argmin(column.missing))
+    value = column.values[row]
+    value = column.levels[value] if column.kind == "category" else value.as_py() if column.kind == "text" else value
+    return repr(str(value)[:60])
+
+
+def numbered(column: Cells) -> tuple[np.ndarray, list[Any]]:
+    """Each cell as the number of its label, int64 (-1 where missing), and the labels in their plainest type.
+
+    3.0 is 3, and a truth value is one again.
+    """
+    if column.kind == "category":
+        return column.values.astype(np.int64), [v == "true" for v in column.levels] if column.boolean else list(column.levels)
+    there = ~column.missing
+    found, index = np.unique(column.values[there], return_inverse=True)
+    codes = np.full(len(there), -1)
+    codes[there] = index
+    return codes, [int(v) if float(v).is_integer() else v for v in found.tolist()]
 
 
 def labels(column: Cells) -> np.ndarray:
     """The cells as labels, object; None where missing."""
-    return np.array([None if m else _label(column, v) for v, m in zip(column.values.tolist(), column.missing, strict=True)], dtype=object)
+    codes, found = numbered(column)
+    return np.array([*found, None], dtype=object)[codes]

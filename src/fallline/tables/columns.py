@@ -1,0 +1,145 @@
+"""How one column becomes numbers: learnt from its training rows, then a frozen value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from fallline.tables.cells import Cells, Kind
+from fallline.tables.text import grams, hashed
+
+LEVELS = 64
+"""More levels than this are hashed."""
+HASHED = 256
+"""Columns of a hashed category."""
+WORDS = 1 << 14
+"""Columns of a hashed text."""
+_PARTS = ("year", "month", "weekday", "days")
+_HUGE = 1e100
+"""Numbers from here on are scaled before they are squared."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """How one column becomes numbers.
+
+    Args:
+        name: the table's column.
+        kind: what its cells are.
+        numbers: means and scales (numbers, dates), or idf (text): float64.
+        levels: levels of a category in order; empty where hashed.
+        marks_missing: whether an indicator column follows.
+        width: hashed columns, or 0.
+        form: how its numbers or dates are written; see `forms`.
+    """
+
+    name: str
+    kind: Kind
+    numbers: np.ndarray
+    levels: tuple[str, ...] = ()
+    marks_missing: bool = False
+    width: int = 0
+    form: str = ""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the columns that it gives."""
+        if self.kind == "number":
+            out = (self.name,)
+        elif self.kind == "date":
+            out = tuple(f"{self.name}: {part}" for part in _PARTS)
+        elif self.width:
+            out = tuple(f"{self.name} #{i}" for i in range(self.width))
+        else:
+            out = tuple(f"{self.name}={level}" for level in self.levels)
+        return (*out, f"{self.name} is missing") if self.marks_missing else out
+
+    @property
+    def treatment(self) -> str:
+        """In words."""
+        what = {
+            "number": "standardised",
+            "date": "year, month, weekday, days; standardised",
+            "text": f"hashed 1-2-grams with tf-idf, {self.width} columns",
+            "category": f"hashed to {self.width} columns" if self.width else f"one-hot, {len(self.levels)} levels",
+        }[self.kind]
+        filled = "imputed" if self.kind in ("number", "date") else "left empty"
+        return what + (f", missing {filled} and marked" if self.marks_missing else "")
+
+    def dense(self, column: Cells, rows: np.ndarray) -> np.ndarray:
+        """Its numbers in some rows, float32 [outputs, rows]; for columns that are not hashed."""
+        out = np.zeros((len(self.outputs), len(rows)), np.float32)
+        if self.kind == "category":
+            places = {level: i for i, level in enumerate(self.levels)}
+            place = np.array([*(places.get(level, -1) for level in column.levels), -1])[column.values[rows]]
+            seen = np.flatnonzero(place >= 0)
+            out[place[seen], seen] = 1
+        else:
+            for to, values, mean, scale in zip(out, _parts(column, rows), *self.numbers, strict=False):
+                to[:] = (values - mean) / scale
+            out[np.isnan(out)] = 0  # the mean
+        if self.marks_missing:
+            out[-1] = column.missing[rows]
+        return out
+
+    def sparse(self, column: Cells, rows: np.ndarray) -> sparse.csr_matrix:
+        """Its numbers in some rows, float32 [rows, outputs]; for columns that are hashed."""
+        if self.kind == "text":
+            body = _tfidf(grams(column.values.take(rows), self.width), self.numbers)
+        else:
+            places, signs = hashed(column.levels, self.width)
+            codes = column.values[rows]
+            there = codes >= 0
+            starts = np.concatenate([[0], np.cumsum(there)])
+            body = sparse.csr_matrix((signs[codes[there]], places[codes[there]], starts), shape=(len(rows), self.width))
+        if not self.marks_missing:
+            return body
+        return sparse.hstack([body, column.missing[rows][:, None].astype(np.float32)], format="csr")
+
+
+def fit_column(column: Cells, rows: np.ndarray) -> Column:
+    """Learn a column's encoder from its training rows."""
+    marks = bool(column.missing[rows].any())
+    if column.kind in ("number", "date"):
+        numbers = np.array([_mean_and_scale(v) for v in _parts(column, rows)]).T
+        return Column(column.name, column.kind, numbers, marks_missing=marks, form=column.form)
+    if column.kind == "text":
+        frequency = np.bincount(grams(column.values.take(rows), WORDS).indices, minlength=WORDS)
+        return Column(column.name, "text", np.log((1 + len(rows)) / (1 + frequency)) + 1, marks_missing=marks, width=WORDS)
+    present = np.flatnonzero(column.counts(rows))
+    if len(present) > LEVELS:
+        return Column(column.name, "category", np.empty(0), marks_missing=marks, width=HASHED)
+    return Column(column.name, "category", np.empty(0), tuple(sorted(column.levels[i] for i in present)), marks)
+
+
+def _mean_and_scale(values: np.ndarray) -> tuple[float, float]:
+    """Of the values that are not missing; a scale of 1 where they do not vary."""
+    present = values[~np.isnan(values)]
+    unit = np.abs(present).max(initial=0)
+    unit = unit if unit > _HUGE else 1.0
+    mean, scale = float((present / unit).mean()) * unit, float((present / unit).std()) * unit
+    return mean, scale if scale > 1e-12 * abs(mean) else 1.0
+
+
+def _parts(column: Cells, rows: np.ndarray) -> np.ndarray:
+    """The numbers themselves, or year, month, weekday and days since 1970: float64 [parts, rows], NaN where missing."""
+    if column.kind == "number":
+        return column.floats(rows)[None]
+    values = column.values[rows]
+    days, months = values.astype("datetime64[D]"), values.astype("datetime64[M]").astype(np.int64)
+    since = (values - np.datetime64(0, "us")).astype(np.float64) / 86_400e6
+    weekday = (days.astype(np.int64) + 3) % 7  # 1970 began with a Thursday
+    out = np.array([months // 12 + 1970, months % 12 + 1, weekday, since], np.float64)
+    out[:, np.isnat(values)] = np.nan
+    return out
+
+
+def _tfidf(counts: sparse.csr_matrix, idf: np.ndarray) -> sparse.csr_matrix:
+    """(1 + log count) * idf, each row of length 1."""
+    counts.data = ((1 + np.log(counts.data)) * idf[counts.indices]).astype(np.float32)
+    squares = np.concatenate([[0], np.cumsum(counts.data.astype(np.float64) ** 2)])
+    norms = np.sqrt(np.diff(squares[counts.indptr]))
+    counts.data = (counts.data / np.repeat(np.where(norms > 0, norms, 1), np.diff(counts.indptr))).astype(np.float32)
+    return counts

@@ -1,0 +1,86 @@
+"""Parquet, Arrow and .npz files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fallline.errors import TableError
+from fallline.tables.sources import Source, need
+
+_ROWS = 1 << 15
+"""Rows of a Parquet file that are streamed together."""
+
+
+def _parquet(path: Path) -> Any:
+    pa = need("pyarrow")
+    try:
+        return need("pyarrow.parquet").ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, "Parquet", error) from None
+
+
+def _unreadable(path: Path, kind: str, error: Exception) -> TableError:
+    return TableError(f"cannot be read as {kind}: {str(error).splitlines()[0]}", file=str(path))
+
+
+def read_parquet(path: Path) -> Source:
+    """Read a Parquet file."""
+    pa = need("pyarrow")
+    with _parquet(path) as file:
+        try:
+            return Source(file.read(), str(path))
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(path, "Parquet", error) from None
+
+
+def stream_parquet(path: Path) -> Iterator[Source]:
+    """A Parquet file as sources of some thousand rows each."""
+    pa = need("pyarrow")
+    with _parquet(path) as file:
+        try:
+            for batch in file.iter_batches(_ROWS):
+                yield Source(pa.Table.from_batches([batch]), str(path))
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(path, "Parquet", error) from None
+
+
+def read_arrow(path: Path) -> Source:
+    """Read an Arrow file (feather) or stream."""
+    pa = need("pyarrow")
+    data = path.read_bytes()
+    try:
+        return Source(need("pyarrow.feather").read_table(pa.BufferReader(data)), str(path))
+    except (pa.ArrowException, OSError):
+        try:
+            return Source(pa.ipc.open_stream(data).read_all(), str(path))
+        except (pa.ArrowException, OSError) as error:
+            raise TableError(f"not an Arrow file ({str(error).splitlines()[0]})", file=str(path)) from None
+
+
+def read_npz(path: Path) -> Source:
+    """Read arrays `X` (rows x features) and `y` of a .npz file."""
+    pa = need("pyarrow")
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            arrays = {k: data[k] for k in data.files}
+    except Exception as error:  # zipfile, zlib and NumPy each have their own
+        raise TableError(f"not a readable .npz of plain arrays ({error})", file=str(path)) from None
+    if "X" not in arrays or arrays["X"].ndim < 2:
+        shown = ", ".join(f"{k!r} {v.shape}" for k, v in arrays.items())
+        raise TableError(f"expected arrays 'X' (rows x features) and 'y', found {shown or 'none'}", file=str(path))
+    columns = array_columns(arrays["X"])
+    if "y" in arrays:
+        if arrays["y"].shape != (len(arrays["X"]),):
+            raise TableError(f"'X' has {len(arrays['X'])} rows and 'y' has shape {arrays['y'].shape}: expected one label for each row", file=str(path))
+        columns |= {"target": arrays["y"]}
+    return Source(pa.table({k: pa.array(v) for k, v in columns.items()}), str(path))
+
+
+def array_columns(X: np.ndarray) -> dict[str, Any]:
+    """The features of an array as columns x0, x1, ...; each contiguous, so that Arrow need not copy it."""
+    flat = X.reshape(len(X), -1)
+    return {f"x{i}": column for i, column in enumerate(np.ascontiguousarray(flat.T))}
