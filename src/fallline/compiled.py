@@ -1,7 +1,7 @@
 """The one door to Numba: how kernels are compiled and where their machine code is cached.
 
 Numba's cache does not notice that a helper in another file was edited, so the cache folder's name carries a
-hash of every kernel source (any file of the package that imports this one) and of the versions in use. Where
+hash of every kernel source (any file of the package that imports this one, or Numba) and of the versions in use. Where
 the folder cannot be written, kernels are compiled for this process only, and `note()` says so.
 """
 
@@ -21,9 +21,9 @@ FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 
 
 def _sources() -> list[Path]:
-    """Every file of the package that holds kernels: those that import this module."""
-    package = Path(__file__).parent
-    return sorted(p for p in package.rglob("*.py") if b"from fallline.compiled import" in p.read_bytes() or p == Path(__file__))
+    """Every file of the package that holds kernels or pieces of them: those that import this module, or Numba."""
+    marks = b"from fallline.compiled import", b"from numba"
+    return sorted(p for p in Path(__file__).parent.rglob("*.py") if any(mark in p.read_bytes() for mark in marks) or p == Path(__file__))
 
 
 @cache

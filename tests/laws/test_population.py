@@ -23,7 +23,7 @@ def test_each_run_is_the_run_alone():
     problem = fl.logistic(*digits_like())
     plan = fl.Plan(problem, epochs=3, batch_size=16, seed=5, optimizer=fl.SGD(momentum=0.9))
     plans = [plan.with_lr(lr) for lr in (0.01, 0.1, 1.0)]
-    runs = Population(problem, plans)
+    runs = Population(problem, plans, together=True)
     for stop in (1, 13, plan.steps):
         runs.advance(stop)
     for k, one in enumerate(plans):

@@ -250,6 +250,14 @@ class LinearProblem:
             scales[huge] = peak * np.sqrt(sum(np.square(part / peak).sum(axis=0) for part in parts) / self.rows)
         return scales
 
+    @cached_property
+    def _largest(self) -> float:
+        return max((float(np.abs(X.data if self.sparse else X).max(initial=0.0)) for X, _, _ in self._chunks(None, None)), default=0.0)
+
+    def largest(self) -> float:
+        """The largest size of a number in X."""
+        return self._largest
+
     def scales(self) -> np.ndarray:
         """Root mean square of each column, float64 [features]: an unscaled column stands out."""
         return self._scales

@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 
 from fallline.errors import InvalidValue
+from fallline.problems.arrays import CHUNK_BYTES
 from fallline.problems.linear import LinearProblem
+from fallline.problems.losses import SOFTMAX
+
+MEASURED_BYTES = 1 << 27
+"""Scores of several weights that are held at once, where metrics need those of all rows."""
 
 
 def held_out(problem: LinearProblem, data: Any) -> LinearProblem:
@@ -25,6 +30,42 @@ def held_out(problem: LinearProblem, data: Any) -> LinearProblem:
             "make it with problem.on(X, y), which numbers them alike"
         )
     return data
+
+
+def measured_together(problem: LinearProblem, points: np.ndarray, metrics: Sequence[Any]) -> np.ndarray:
+    """The mean loss and the metrics of a problem's rows at several flat weights, float64 [points, 1 + metrics].
+
+    One pass over the rows for as many points as have their scores in MEASURED_BYTES.
+    """
+    each = 8 * problem.rows * problem.outputs if metrics else 1
+    at_once = max(1, MEASURED_BYTES // each)
+    parts = [_pass(problem, points[a : a + at_once], metrics) for a in range(0, len(points), at_once)]
+    return np.concatenate(parts)
+
+
+def _pass(problem: LinearProblem, points: np.ndarray, metrics: Sequence[Any]) -> np.ndarray:
+    count, outputs, loss = len(points), problem.outputs, problem.model.loss
+    size = problem.features * outputs
+    coef = points[:, :size].reshape(count, problem.features, outputs).transpose(1, 0, 2).reshape(problem.features, -1)
+    intercept = points[:, size:].reshape(-1) if problem.intercept else 0.0
+    total, kept = np.zeros(count), []
+    with np.errstate(over="ignore", invalid="ignore"):
+        for X, y, weight in problem._chunks(None, max(1, CHUNK_BYTES // (8 * (problem.features + outputs * count)))):
+            z = (X @ coef + intercept).reshape(-1, count, outputs)
+            if metrics:
+                kept.append(z)
+            if loss.code == SOFTMAX:
+                value = loss.value(z.reshape(-1, outputs), np.repeat(y.reshape(-1), count)).reshape(-1, count)
+            else:
+                value = loss.value(z, y.reshape(len(y), 1, -1)).sum(axis=2)
+            total += value.sum(axis=0) if weight is None else weight @ value
+    out = np.empty((count, 1 + len(metrics)))
+    out[:, 0] = total / problem.rows
+    if metrics:
+        scores = np.concatenate(kept)
+        for k in range(count):
+            out[k, 1:] = values(problem, scores[:, k], metrics)
+    return out
 
 
 def values(problem: LinearProblem, scores: np.ndarray, metrics: Sequence[Any]) -> list[float]:

@@ -58,13 +58,10 @@ class LinearEngine:
         self.problem = problem
         self.threads = threads or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
         X = problem.X
-        self._sparse = not isinstance(X, np.ndarray)
-        self._X = (_frozen(X.data), _unsigned(X.indices), _unsigned(X.indptr)) if self._sparse else (_frozen(X),)
+        self._sparse = problem.sparse
         self._dtype = X.dtype
         self._features = X.shape[1]
-        target = problem.target if problem.target.ndim == 2 else problem.target.reshape(-1, 1)
-        weight = problem.weight if problem.weight is not None else np.empty(0, X.dtype)
-        self._data = (*self._X, _frozen(np.ascontiguousarray(target)), _frozen(np.ascontiguousarray(weight)))
+        self._data = data_of(problem)
         self._loss = (int(problem.loss.code), float(problem.loss.parameter))
         self._nonzeros = max(1.0, X.nnz / X.shape[0]) if self._sparse else float(self._features)
 
@@ -307,6 +304,15 @@ class _Law:
         if look == 0 and look_b == 0:
             return state.w, state.b[0].copy()
         return state.w - look * state.v, state.b[0] - look_b * state.b[1]  # look > 0 only where v is needed, so there
+
+
+def data_of(problem: LinearProblem) -> tuple[np.ndarray, ...]:
+    """A problem's data as kernels take them: X (or its numbers, columns and row starts), targets [rows, outputs], weights."""
+    X, target, weight = problem.X, problem.target, problem.weight
+    parts = (_frozen(X.data), _unsigned(X.indices), _unsigned(X.indptr)) if problem.sparse else (_frozen(X),)
+    target = target if target.ndim == 2 else target.reshape(-1, 1)
+    weight = np.empty(0, X.dtype) if weight is None else weight
+    return (*parts, _frozen(np.ascontiguousarray(target)), _frozen(np.ascontiguousarray(weight)))
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:

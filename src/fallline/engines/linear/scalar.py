@@ -293,6 +293,21 @@ def _columns(row, group, f, registers):
 columns = _inline(_columns)
 
 
+def toward_zero(w, threshold):
+    """sign(w) * max(|w| - threshold, 0)."""
+
+
+@overload(toward_zero, jit_options={"forceinline": True})
+def _toward_zero(w, threshold):
+    if isinstance(w, types.Float):
+
+        def impl(w, threshold):
+            size = max(abs(w) - threshold, type(w)(0))
+            return size if w > 0 else -size
+
+        return impl
+
+
 def _law(r, w, v, s, a, g, has_v, has_s, has_a, has_l1):
     """The law of `fallline.rows` for one coordinate; the flags are constants in every caller."""
     u = g
@@ -307,8 +322,7 @@ def _law(r, w, v, s, a, g, has_v, has_s, has_a, has_l1):
             u = u / (math.sqrt(s * r[7]) + r[8])
     w = r[9] * w - r[10] * u
     if has_l1:
-        size = max(abs(w) - r[11], type(w)(0))
-        w = size if w > 0 else -size
+        w = toward_zero(w, r[11])
     if has_a:
         a = a + r[12] * (w - a)
     return w, v, s, a

@@ -10,114 +10,41 @@ Arrays are C-contiguous; a row of data is given by its number, a class by its ro
 
 from __future__ import annotations
 
-from contextlib import suppress
-
-import llvmlite.binding as llvm
 import llvmlite.ir as ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fallline.compiled import kernel
+from fallline.engines.linear.vectors import (
+    CLASSES,
+    I64,
+    WIDTH,
+    Array,
+    multiply_add,
+    prefetch,
+    splat,
+    sum_of_lanes,
+)
 
-
-def _features() -> dict[str, bool]:
-    with suppress(RuntimeError):  # a processor that LLVM has no list for: the narrow tile runs everywhere
-        return dict(llvm.get_host_cpu_features())
-    return {}
-
-
-def _shape_of_tiles() -> tuple[int, int]:
-    """Bytes of a vector and classes of a tile, which must fit the registers: 32 of them, or 16.
-
-    Vectors of 64 bytes gain nothing: rows begin anywhere, and then each load crosses two cache lines.
-    """
-    features = _features()
-    return 32 if features.get("avx") else 16, 5 if features.get("avx512vl") or features.get("neon") else 2
-
-
-WIDTH, CLASSES = _shape_of_tiles()
 ROWS = 4
 """Rows of a tile."""
-_I64, _I32 = ir.IntType(64), ir.IntType(32)
-
-
-class _Array:
-    """An array argument inside a pass: `read` and `write` take a flat offset and a mask, or None for a whole vector."""
-
-    def __init__(self, context, builder, kind, value):
-        if kind.layout != "C":
-            raise TypeError(f"{kind}: expected a C-contiguous array")
-        held = context.make_array(kind)(context, builder, value)
-        self.builder, self.data, self.bytes = builder, held.data, kind.dtype.bitwidth // 8
-        self.columns = cgutils.unpack_tuple(builder, held.shape)[-1]
-        self.vector = ir.VectorType(context.get_value_type(kind.dtype), WIDTH // self.bytes)
-
-    def row(self, number):
-        return self.builder.mul(number, self.columns)
-
-    def at(self, offset):
-        return self.builder.gep(self.data, [offset])
-
-    def read(self, row, j, mask):
-        place = self.builder.bitcast(self.at(self.builder.add(row, j)), self.vector.as_pointer())
-        if mask is None:
-            return self.builder.load(place, align=self.bytes)
-        arguments = [place, _I32(self.bytes), mask, self.vector(None)]
-        return _call(self.builder, f"llvm.masked.load.{_suffix(self.vector)}.p0", self.vector, arguments)
-
-    def write(self, row, j, mask, value):
-        place = self.builder.bitcast(self.at(self.builder.add(row, j)), self.vector.as_pointer())
-        if mask is None:
-            self.builder.store(value, place, align=self.bytes)
-        else:
-            arguments = [value, place, _I32(self.bytes), mask]
-            _call(self.builder, f"llvm.masked.store.{_suffix(self.vector)}.p0", ir.VoidType(), arguments)
-
-
-def _suffix(kind):
-    letter = "f32" if isinstance(kind.element, ir.FloatType) else "f64"
-    return f"v{kind.count}{letter}"
-
-
-def _call(builder, name, result, arguments):
-    kind = ir.FunctionType(result, [a.type for a in arguments])
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
-
-
-def _splat(builder, number, lanes):
-    kind = ir.VectorType(number.type, lanes)
-    nothing = ir.Constant(kind, ir.Undefined)
-    zeros = ir.VectorType(_I32, lanes)(None)
-    return builder.shuffle_vector(builder.insert_element(nothing, number, _I32(0)), nothing, zeros)
-
-
-def _multiply_add(builder, a, b, c):
-    """a*b + c in one instruction, where the processor has it."""
-    return _call(builder, f"llvm.fmuladd.{_suffix(a.type)}", a.type, [a, b, c])
-
-
-def _sum(builder, vector):
-    kind = vector.type
-    function = ir.FunctionType(kind.element, [kind.element, kind])
-    name = f"llvm.vector.reduce.fadd.{_suffix(kind)}"
-    return builder.call(cgutils.get_or_insert_function(builder.module, function, name), [kind.element(0.0), vector], fastmath=("reassoc",))
 
 
 def _sweep(builder, columns, lanes, body, turns=1):
     """Emit `body(j, mask, turn)` for the vectors of a row, one or two to an iteration: each turn may keep sums of its own."""
     size = lanes * turns
-    with cgutils.for_range(builder, builder.lshr(columns, _I64(size.bit_length() - 1))) as loop:
+    with cgutils.for_range(builder, builder.lshr(columns, I64(size.bit_length() - 1))) as loop:
         for turn in range(turns):
-            body(builder.add(builder.mul(loop.index, _I64(size)), _I64(turn * lanes)), None, turn)
-    left = builder.and_(columns, _I64(lanes - 1))
+            body(builder.add(builder.mul(loop.index, I64(size)), I64(turn * lanes)), None, turn)
+    left = builder.and_(columns, I64(lanes - 1))
     rest = builder.sub(columns, left)
     if turns == 2:
-        with builder.if_then(builder.icmp_signed("!=", builder.and_(columns, _I64(lanes)), _I64(0))):
-            body(builder.sub(rest, _I64(lanes)), None, 0)
-    with builder.if_then(builder.icmp_signed("!=", left, _I64(0))):
-        lane = ir.Constant(ir.VectorType(_I64, lanes), [_I64(k) for k in range(lanes)])
-        body(rest, builder.icmp_signed("<", lane, _splat(builder, left, lanes)), turns - 1)
+        with builder.if_then(builder.icmp_signed("!=", builder.and_(columns, I64(lanes)), I64(0))):
+            body(builder.sub(rest, I64(lanes)), None, 0)
+    with builder.if_then(builder.icmp_signed("!=", left, I64(0))):
+        lane = ir.Constant(ir.VectorType(I64, lanes), [I64(k) for k in range(lanes)])
+        body(rest, builder.icmp_signed("<", lane, splat(builder, left, lanes)), turns - 1)
 
 
 def _sums(builder, vector, first, second):
@@ -126,7 +53,7 @@ def _sums(builder, vector, first, second):
 
 
 def _add_product(builder, place, a, b):
-    builder.store(_multiply_add(builder, a, b, builder.load(place)), place)
+    builder.store(multiply_add(builder, a, b, builder.load(place)), place)
 
 
 def _scores(classes):
@@ -135,15 +62,15 @@ def _scores(classes):
     @intrinsic
     def tile(typingctx, X, rows, soon, p, k, z, q):
         def codegen(context, builder, signature, args):
-            x, w, out = (_Array(context, builder, signature.args[n], args[n]) for n in (0, 3, 5))
+            x, w, out = (Array(context, builder, signature.args[n], args[n]) for n in (0, 3, 5))
             starts = [x.row(number) for number in cgutils.unpack_tuple(builder, args[1], ROWS)]
             ahead = [x.row(number) for number in cgutils.unpack_tuple(builder, args[2], 2)]
-            weights = [w.row(builder.add(args[4], _I64(c))) for c in range(classes)]
+            weights = [w.row(builder.add(args[4], I64(c))) for c in range(classes)]
             sums = _sums(builder, x.vector, ROWS, classes)
 
             def body(j, mask, turn):
                 for start in ahead:
-                    _prefetch(builder, x.at(builder.add(start, j)))
+                    prefetch(builder, x.at(builder.add(start, j)))
                 held = [w.read(weight, j, mask) for weight in weights]
                 for start, row in zip(starts, sums, strict=True):
                     value = x.read(start, j, mask)
@@ -152,9 +79,9 @@ def _scores(classes):
 
             _sweep(builder, x.columns, x.vector.count, body)
             for r in range(ROWS):
-                first = builder.add(out.row(builder.add(args[6], _I64(r))), args[4])
+                first = builder.add(out.row(builder.add(args[6], I64(r))), args[4])
                 for c in range(classes):
-                    builder.store(_sum(builder, builder.load(sums[r][c])), out.at(builder.add(first, _I64(c))))
+                    builder.store(sum_of_lanes(builder, builder.load(sums[r][c])), out.at(builder.add(first, I64(c))))
             return context.get_dummy_value()
 
         return types.void(X, rows, soon, p, types.intp, z, types.intp), codegen
@@ -168,20 +95,20 @@ def _gradients(classes):
     @intrinsic
     def tile(typingctx, X, rows, slopes, k, g, q):
         def codegen(context, builder, signature, args):
-            x, s, out = (_Array(context, builder, signature.args[n], args[n]) for n in (0, 2, 4))
+            x, s, out = (Array(context, builder, signature.args[n], args[n]) for n in (0, 2, 4))
             starts = [x.row(number) for number in cgutils.unpack_tuple(builder, args[1], ROWS)]
-            places = [out.row(builder.add(args[3], _I64(c))) for c in range(classes)]
+            places = [out.row(builder.add(args[3], I64(c))) for c in range(classes)]
             factors = []
             for r in range(ROWS):
-                first = builder.add(s.row(builder.add(args[5], _I64(r))), args[3])
-                numbers = [builder.load(s.at(builder.add(first, _I64(c)))) for c in range(classes)]
-                factors.append([_splat(builder, number, x.vector.count) for number in numbers])
+                first = builder.add(s.row(builder.add(args[5], I64(r))), args[3])
+                numbers = [builder.load(s.at(builder.add(first, I64(c)))) for c in range(classes)]
+                factors.append([splat(builder, number, x.vector.count) for number in numbers])
 
             def body(j, mask, turn):
                 held = [out.read(place, j, mask) for place in places]
                 for start, row in zip(starts, factors, strict=True):
                     value = x.read(start, j, mask)
-                    held = [_multiply_add(builder, value, factor, g) for factor, g in zip(row, held, strict=True)]
+                    held = [multiply_add(builder, value, factor, g) for factor, g in zip(row, held, strict=True)]
                 for place, g in zip(places, held, strict=True):
                     out.write(place, j, mask, g)
 
@@ -230,24 +157,24 @@ def _updates(classes):
     @intrinsic
     def tile(typingctx, X, rows, w, keep, changes, k, z):
         def codegen(context, builder, signature, args):
-            x, weights, change, out = (_Array(context, builder, signature.args[n], args[n]) for n in (0, 2, 4, 6))
+            x, weights, change, out = (Array(context, builder, signature.args[n], args[n]) for n in (0, 2, 4, 6))
             now, near, soon = (x.row(i) for i in cgutils.unpack_tuple(builder, args[1], 3))
-            places = [weights.row(builder.add(args[5], _I64(c))) for c in range(classes)]
-            keep_ = _splat(builder, args[3], x.vector.count)
-            factors = [_splat(builder, builder.load(change.at(builder.add(args[5], _I64(c)))), x.vector.count) for c in range(classes)]
+            places = [weights.row(builder.add(args[5], I64(c))) for c in range(classes)]
+            keep_ = splat(builder, args[3], x.vector.count)
+            factors = [splat(builder, builder.load(change.at(builder.add(args[5], I64(c)))), x.vector.count) for c in range(classes)]
             sums = _sums(builder, x.vector, 1, classes)[0]
 
             def body(j, mask, turn):
-                _prefetch(builder, x.at(builder.add(soon, j)))
+                prefetch(builder, x.at(builder.add(soon, j)))
                 value, following = x.read(now, j, mask), x.read(near, j, mask)
                 for place, factor, total in zip(places, factors, sums, strict=True):
-                    weight = _multiply_add(builder, keep_, weights.read(place, j, mask), builder.fmul(factor, value))
+                    weight = multiply_add(builder, keep_, weights.read(place, j, mask), builder.fmul(factor, value))
                     weights.write(place, j, mask, weight)
                     _add_product(builder, total, weight, following)
 
             _sweep(builder, x.columns, x.vector.count, body)
             for c, total in enumerate(sums):
-                builder.store(_sum(builder, builder.load(total)), out.at(builder.add(args[5], _I64(c))))
+                builder.store(sum_of_lanes(builder, builder.load(total)), out.at(builder.add(args[5], I64(c))))
             return context.get_dummy_value()
 
         return types.void(X, rows, w, keep, changes, types.intp, z), codegen
@@ -277,7 +204,7 @@ def vector_lanes(typingctx, array):
     """Numbers of a vector of the array's type: a constant of the compiled kernel."""
 
     def codegen(context, builder, signature, args):
-        return _I64(WIDTH * 8 // array.dtype.bitwidth)
+        return I64(WIDTH * 8 // array.dtype.bitwidth)
 
     return types.intp(array), codegen
 
@@ -293,29 +220,24 @@ def update_and_score(typingctx, X, rows, soon, w, keep, change):
     result = types.UniTuple(number, 2)
 
     def codegen(context, builder, signature, args):
-        x, weights = _Array(context, builder, X, args[0]), _Array(context, builder, w, args[3])
+        x, weights = Array(context, builder, X, args[0]), Array(context, builder, w, args[3])
         now, near, far = (x.row(i) for i in cgutils.unpack_tuple(builder, args[1], 3))
-        keep_, change_ = (_splat(builder, number, x.vector.count) for number in args[4:])
-        ahead, zero = x.row(args[2]), _I64(0)
+        keep_, change_ = (splat(builder, number, x.vector.count) for number in args[4:])
+        ahead, zero = x.row(args[2]), I64(0)
         sums = _sums(builder, x.vector, 2, 2)
 
         def body(j, mask, turn):
             if mask is not None or turn == 0:  # a pair of vectors is a cache line
-                _prefetch(builder, x.at(builder.add(ahead, j if mask is None else builder.sub(x.columns, _I64(1)))))
+                prefetch(builder, x.at(builder.add(ahead, j if mask is None else builder.sub(x.columns, I64(1)))))
             scaled = builder.fmul(change_, x.read(now, j, mask))
-            weight = _multiply_add(builder, keep_, weights.read(zero, j, None), scaled)
+            weight = multiply_add(builder, keep_, weights.read(zero, j, None), scaled)
             weights.write(zero, j, None, weight)
             value = x.read(far, j, mask)
             _add_product(builder, sums[0][turn], weight, value)
             _add_product(builder, sums[1][turn], x.read(near, j, mask), value)
 
         _sweep(builder, x.columns, x.vector.count, body, turns=2)
-        both = [_sum(builder, builder.fadd(builder.load(a), builder.load(b))) for a, b in sums]
+        both = [sum_of_lanes(builder, builder.fadd(builder.load(a), builder.load(b))) for a, b in sums]
         return context.make_tuple(builder, result, both)
 
     return result(X, types.UniTuple(types.intp, 3), types.intp, w, number, number), codegen
-
-
-def _prefetch(builder, place):
-    byte = ir.IntType(8).as_pointer()
-    _call(builder, "llvm.prefetch.p0", ir.VoidType(), [builder.bitcast(place, byte), _I32(0), _I32(3), _I32(1)])

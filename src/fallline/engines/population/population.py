@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
+from fallline.engines.population.serial import OneByOne
 from fallline.errors import InvalidValue, PlanMismatch
+from fallline.metrics import Metric, metric
 from fallline.plan import Plan
+from fallline.problems import LinearProblem
+
+FEW, FEW_SINGLE = 3, 8
+"""Runs of a linear model from which one program is faster (benchmarks/population.py); with one row and one output an update, the
+single run's pipeline is hard to beat."""
 
 
 class Runs(Protocol):
@@ -23,12 +29,12 @@ class Runs(Protocol):
         """All runs that have not diverged, up to update `stop`."""
         ...
 
-    def answer(self, k: int) -> np.ndarray:
-        """The answer of run k, flat float64 (size,)."""
+    def answers(self) -> np.ndarray:
+        """The answer of each run, flat float64 [runs, size]."""
         ...
 
-    def loss_on(self, held_out: Any, k: int) -> float:
-        """The mean loss of run k's answer on a problem."""
+    def measure(self, held_out: Any, metrics: Sequence[Any]) -> np.ndarray:
+        """The mean loss and the metrics of each run's answer on a problem, float64 [runs, 1 + metrics]."""
         ...
 
     def keep(self, indices: Sequence[int]) -> Runs:
@@ -82,6 +88,11 @@ class Population:
         return self._runs.choice
 
     @property
+    def together(self) -> bool:
+        """Whether the runs are one program."""
+        return self.choice.startswith("together")
+
+    @property
     def losses(self) -> list[np.ndarray]:
         """The mean loss of each update's batch, before the update, by run: float64 (updates,); fewer where it diverged."""
         for parts in self._runs.losses:
@@ -109,7 +120,7 @@ class Population:
 
     def answers(self) -> np.ndarray:
         """Each run's answer, float64 [K, size]: where it diverged, that before the failing update."""
-        return np.array([self._runs.answer(k) for k in range(len(self))])
+        return self._runs.answers()
 
     def evaluate(self, data: Any) -> np.ndarray:
         """The mean loss of each run's answer on held-out data, float64 [K]; +inf where the run has diverged.
@@ -117,14 +128,24 @@ class Population:
         Args:
             data: a problem of the same layout, or the rows as `train(valid=...)` takes them.
         """
+        return self.measure(data)[:, 0]
+
+    def measure(self, data: Any, metrics: Sequence[str | Metric | Callable[..., float]] = ()) -> np.ndarray:
+        """The mean loss and the metrics of each run's answer on held-out data, float64 [K, 1 + metrics].
+
+        The loss is +inf where the run has diverged, and its metrics are NaN.
+
+        Args:
+            data: as for `evaluate`.
+            metrics: names, or functions f(y, prediction).
+        """
         held_out = data if hasattr(data, "layout") else self.problem.held_out(data)
         if held_out.layout != self.problem.layout:
             raise InvalidValue(f"{held_out!r} has other parameters than {self.problem!r}: give rows of the same columns")
-        out = np.full(len(self), np.inf)
-        for k, at in enumerate(self._runs.stopped_at):
-            if at is None:
-                loss = self._runs.loss_on(held_out, k)
-                out[k] = loss if math.isfinite(loss) else np.inf
+        out = self._runs.measure(held_out, [metric(m) for m in metrics])
+        lost = np.array([at is not None for at in self._runs.stopped_at]) | ~np.isfinite(out[:, 0])
+        out[lost] = np.nan
+        out[lost, 0] = np.inf
         return out
 
     def keep(self, indices: Sequence[int]) -> Population:
@@ -163,10 +184,23 @@ def alike(problem: Any, plans: Sequence[Plan]) -> tuple[Plan, ...]:
 
 
 def _runs(problem: Any, plans: tuple[Plan, ...], start: Any, together: bool | None) -> Runs:
-    from fallline.engines.population.serial import OneByOne
-
     if hasattr(problem, "population"):
         return problem.population(plans, start, together)
-    if together:
-        raise InvalidValue(f"together=True: {problem!r} has no program for several runs at once; leave it out")
-    return OneByOne(problem, plans, start, "this problem has no program for several runs at once")
+    refusal = not_together(problem)
+    if together and refusal:
+        raise InvalidValue(f"together=True: {refusal}; leave it out")
+    least = FEW_SINGLE if refusal == "" and problem.outputs == 1 and plans[0].batch_size.size == 1 else FEW
+    if together is None and not refusal and len(plans) < least:
+        refusal = f"{len(plans)} runs are fewer than the {least} from which one program is faster"
+    if together is False or refusal:
+        return OneByOne(problem, plans, start, refusal or "as asked")
+    from fallline.engines.population.linear import Together
+
+    return Together(problem, plans, start, "together: one pass over a batch's rows for all runs")
+
+
+def not_together(problem: Any) -> str:
+    """Why the runs of a problem cannot be one program, or an empty string."""
+    if not isinstance(problem, LinearProblem):
+        return f"{problem!r} has no program for several runs at once"
+    return "rows are sparse" if problem.sparse else ""

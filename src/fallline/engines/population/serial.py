@@ -22,12 +22,12 @@ class Pace:
     def __init__(self) -> None:
         self.length = 64.0
 
-    def segments(self, start: int, stop: int, run: Callable[[int, int], bool]) -> None:
-        """Call run(a, b) over start .. stop until it gives False; Ctrl-C is honoured between two calls."""
+    def segments(self, start: int, stop: int, run: Callable[[int, int], bool], most: int = 1 << 30) -> None:
+        """Call run(a, b) over start .. stop until it gives False, with at most `most` updates; Ctrl-C is honoured between two calls."""
         with watched() as interrupt:
             a = start
             while a < stop:
-                b, began = min(stop, a + max(1, int(self.length))), time.perf_counter()
+                b, began = min(stop, a + max(1, min(int(self.length), most))), time.perf_counter()
                 if not run(a, b):
                     break
                 took = time.perf_counter() - began
@@ -71,13 +71,17 @@ class OneByOne:
         self.losses[k].append(result.trace.loss)
         return result.stopped_at is None
 
-    def answer(self, k: int) -> np.ndarray:
-        """The answer of run k, flat float64 (size,)."""
-        return self.problem.layout.join(self.problem.named(self._point(k)))
+    def answers(self) -> np.ndarray:
+        """The answer of each run, flat float64 [runs, size]."""
+        return np.array([self.problem.layout.join(self.problem.named(self._point(k))) for k in range(len(self.plans))])
 
-    def loss_on(self, held_out: Any, k: int) -> float:
-        """The mean loss of run k's answer on a problem."""
-        return held_out.measure(self._point(k), ())[0]
+    def measure(self, held_out: Any, metrics: Sequence[Any]) -> np.ndarray:
+        """The mean loss and the metrics of each run's answer, float64 [runs, 1 + metrics]."""
+        rows = []
+        for k in range(len(self.plans)):
+            loss, values = held_out.measure(self._point(k), metrics)
+            rows.append([loss, *values])
+        return np.array(rows, np.float64)
 
     def _point(self, k: int) -> Any:
         return self.engine.answer(self.states[k], self.plans[k].optimizer.answer())
