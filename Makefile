@@ -2,13 +2,14 @@
 # make test    install what the tests need, then lint, types, layers, doctests, tests
 # make parity  every rule x loss x layout x batch size against the reference
 # make reliability   kills, power cuts, full disks, flipped bits, files from strangers: one table
+# make study   the study of learning-rate finders: ours and everybody else's on the same cells (20 minutes; what is done is kept)
 # make bench   the speed table, side by side with its peers
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test parity reliability bench images wheel clean
+.PHONY: demo test parity reliability bench study images wheel clean
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +39,15 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/linear.py
 	$(BIN)/python benchmarks/torch_loop.py
 	$(BIN)/python benchmarks/update.py
+
+.venv-finders/.made:
+	$(PYTHON) -m venv .venv-finders
+	.venv-finders/bin/python -m pip install --quiet torch==2.13.0 fastai lightning torch-lr-finder pytorch-ignite
+	.venv-finders/bin/python -m pip uninstall --quiet --yes torchvision
+	touch $@
+
+study: $(VENV)/.test .venv-finders/.made
+	$(BIN)/python -m benchmarks.advice --finders .venv-finders/bin/python --record build/advice/record
 
 images: $(VENV)/.demo
 	$(BIN)/python docs/make_images.py

@@ -95,7 +95,8 @@ class Reference:
         k = int(np.argmin(self.mean))
         self.best, self.best_lr, self.edge = float(self.mean[k]), float(self.lr[k]), float(data["edge"])
         spread = self.by_seed[np.isfinite(self.mean)]
-        self.error = float(np.median(spread.std(axis=1, ddof=1))) / math.sqrt(self.by_seed.shape[1]) / (self.initial - self.best)
+        count = self.by_seed.shape[1]
+        self.error = float(np.median(spread.std(axis=1, ddof=1))) / math.sqrt(count) / (self.initial - self.best) if count > 1 else 0.0
 
     def loss(self, lr: float | None) -> float:
         """The mean final loss at a rate; +inf where it diverges. No rate at all: the loss before training."""

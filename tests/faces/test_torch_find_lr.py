@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import fallline as fl
 from fallline.advice.lr import Found
+from fallline.errors import InvalidValue
 from fallline.torch.finder import find_lr
 from fallline.torch.notes import Notes
 from fallline.torch.scheduler import Scheduler
@@ -530,3 +531,53 @@ def test_plot_draws_what_was_found(digits):
     pytest.importorskip("altair")
     model, _, loader, optimizer = make()
     assert "<svg" in small(model, loader, optimizer).plot()._repr_html_()
+
+
+# --------------------------------------------------------------------------------------------- probes, with a plan
+
+
+def classes(rows=240):
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(rows, 8, generator=generator)
+    return TensorDataset(x, (x[:, 0] + 0.5 * x[:, 1] * x[:, 2] > 0).long())
+
+
+def asked(**more):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Dropout(0.1), torch.nn.Linear(16, 2))
+    loader = DataLoader(classes(), batch_size=16, shuffle=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    plan = fl.Plan(rows=240, epochs=10, batch_size=16, optimizer=fl.SGD(schedule="warmup(5%) > linear(to=0)"))
+    before = everything(model, optimizer)
+    found = find_lr(model, torch.nn.functional.cross_entropy, loader, optimizer, plan=plan, **more)
+    assert everything(model, optimizer) == before
+    return found, plan
+
+
+def test_with_a_plan_probes_decide_and_give_an_interval():
+    found, plan = asked()
+    assert found.interval[0] < found.lr < found.interval[1] and len(found.rungs) > 0
+    assert "the loss on 48 rows, the loader's first batches, falls" in found.verdict
+    assert found.share == pytest.approx(found.cost / plan.steps) and found.edge is None or found.edge > found.lr
+
+
+def test_validation_batches_score_where_they_are_given():
+    valid = DataLoader(classes(), batch_size=40)
+    found, _ = asked(valid=valid, budget=1)
+    assert "the loss on 240 validation rows falls" in found.verdict
+    again, _ = asked(valid=valid, budget=1)
+    assert found.lr == again.lr and all(a.score.tobytes() == b.score.tobytes() for a, b in zip(found.rungs, again.rungs, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"plan": 0.1}, "plan is a float: expected the fl.Plan"),
+        ({"valid": []}, "valid= scores probes, which need the plan"),
+        ({"budget": 0}, r"budget=0\): expected a number above 0"),
+    ],
+)
+def test_what_a_probe_cannot_be_asked(given, said):
+    model = torch.nn.Linear(8, 2)
+    with pytest.raises(InvalidValue, match=said):
+        find_lr(model, torch.nn.functional.cross_entropy, DataLoader(classes(), batch_size=16), torch.optim.SGD(model.parameters(), lr=0.1), **given)

@@ -107,7 +107,7 @@ class _Search:
         left = self.total - self.spent
         probe = Probe.of(training, plan, scoring, self.seed, self.start, left)
         first = probe.begin()
-        made = rungs(probe, _guess(curve, anchor), left - probe.spent, plan.steps)
+        made = rungs(probe, guess(curve, anchor), left - probe.spent, plan.steps)
         self.spent += probe.spent
         said = answer(made, probe, plan.steps)
         return self._found(said, made, probe, first, curve, looked)
@@ -151,7 +151,7 @@ class _Search:
         return Found(said.lr, said.interval, verdict, curve, cost, edge, said.flat, tuple(made), share, first)
 
 
-def _guess(curve: Curve, anchor: float) -> float:
+def guess(curve: Curve, anchor: float) -> float:
     """Where to begin: the middle one of what the range test's turn, its explosion and the curvature suggest."""
     seen = np.isfinite(curve.smooth)
     if seen.sum() < 3:

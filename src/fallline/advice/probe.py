@@ -127,12 +127,8 @@ class Probe:
         return float(self._mean(self.first[None, :])[0])
 
     def falls(self, rung: Rung, k: int) -> bool:
-        """Whether rate k of a rung gained clearly: by a standard error, or in MOST_PARTS of the parts (a heavy row decides the first)."""
-        gained = self.first - rung.folds[k]
-        if not gained.mean() > 1e-12 * abs(self.start_score):
-            return False
-        error = gained.std(ddof=1) / math.sqrt(len(gained)) if len(gained) > 1 else 0.0
-        return bool(gained.mean() > error or (gained > 0).mean() >= MOST_PARTS)
+        """Whether rate k of a rung gained clearly."""
+        return clearly(self.first - rung.folds[k], self.start_score)
 
     @property
     def pass_cost(self) -> float:
@@ -165,6 +161,14 @@ class Probe:
         sizes = np.array([max(part.rows or 1, 1) for part in self.scored], float)
         with np.errstate(invalid="ignore"):
             return np.where(np.isfinite(folds).all(axis=1), np.where(np.isfinite(folds), folds, 0.0) @ (sizes / sizes.sum()), np.inf)
+
+
+def clearly(gained: np.ndarray, start: float) -> bool:
+    """Whether a gain in each part is more than noise: by a standard error, or in MOST_PARTS of them (a heavy row decides the first)."""
+    if not gained.mean() > 1e-12 * abs(start):
+        return False
+    error = gained.std(ddof=1) / math.sqrt(len(gained)) if len(gained) > 1 else 0.0
+    return bool(gained.mean() > error or (gained > 0).mean() >= MOST_PARTS)
 
 
 def _parts(problem: Any, order: np.ndarray | None, most: int) -> tuple[list[Any], int]:

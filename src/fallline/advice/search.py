@@ -8,11 +8,13 @@ as if it were the run: its best rate is the upper end of the interval, times m/T
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from fallline.advice.probe import Probe, Rung
+from fallline.advice.probe import Rung
 
 DRIFT = 0.6
 """The power of m/T that the best rate of m updates is multiplied by; measured (benchmarks/advice), on half of the cells."""
@@ -39,6 +41,28 @@ STIRRED = 1e-4
 """A score nearer than this to that of the start, as a share of it, says that the rate is too low to do anything."""
 RESOLUTION = 0.125
 """Half a step of a grid of four rates to the decade: no interval is finer."""
+
+
+class Trials(Protocol):
+    """What tries rates, scores them, and counts what that costs: `probe.Probe`, or one's own loader and optimizer."""
+
+    spent: float
+
+    @property
+    def pass_cost(self) -> float: ...
+
+    @property
+    def start_score(self) -> float: ...
+
+    @property
+    def told(self) -> str: ...
+
+    @property
+    def exact(self) -> bool: ...
+
+    def try_rates(self, rates: Sequence[float], steps: int) -> Rung: ...
+
+    def falls(self, rung: Rung, k: int) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -92,7 +116,7 @@ def flat_region(rung: Rung, first: float, tolerance: float = TOLERANCE, errors: 
     return Flat(low, high, float(x[k]), open_low, open_high)
 
 
-def climb(probe: Probe, rates: list[float], steps: int, spacing: float, most: float) -> Rung:
+def climb(probe: Trials, rates: list[float], steps: int, spacing: float, most: float) -> Rung:
     """Try rates, and more of them on the side where the best one lies, until it has a neighbour on both.
 
     Args:
@@ -120,7 +144,7 @@ def climb(probe: Probe, rates: list[float], steps: int, spacing: float, most: fl
     return rung
 
 
-def rungs(probe: Probe, guess: float, updates: float, total: int) -> list[Rung]:
+def rungs(probe: Trials, guess: float, updates: float, total: int) -> list[Rung]:
     """The rungs of the search: one where the budget is small, else a wide one and a longer one.
 
     Args:
@@ -156,7 +180,7 @@ def _around(center: float, spacing: float) -> list[float]:
     return [center * 10 ** (spacing * i) for i in (-1, 0, 1)]
 
 
-def _horizon(probe: Probe, updates: float, count: int, total: int) -> int:
+def _horizon(probe: Trials, updates: float, count: int, total: int) -> int:
     """Updates each of `count` rates may have, their scoring paid."""
     return int(min(max(updates / count - probe.pass_cost, 1), total))
 
@@ -171,7 +195,7 @@ class Answer:
     verdict: str
 
 
-def answer(made: list[Rung], probe: Probe, total: int) -> Answer:
+def answer(made: list[Rung], probe: Trials, total: int) -> Answer:
     """Read the rungs.
 
     Args:

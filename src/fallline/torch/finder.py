@@ -10,18 +10,21 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import replace
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 import torch
 
 from fallline.advice.found import Curve, Found
-from fallline.advice.lr import CEILING, PER_DECADE, ROWS_PER_RATE, SWEEPS
+from fallline.advice.lr import BUDGET, CEILING, LEAST, PER_DECADE, ROWS_PER_RATE, SWEEPS, guess
 from fallline.advice.reading import decades, read
+from fallline.advice.search import answer, rungs
 from fallline.errors import InvalidValue
-from fallline.torch.groups import bare, put, shares
+from fallline.plan import Plan
+from fallline.torch.finder_probe import KEPT, SCORED, Updates, probe_of
+from fallline.torch.groups import bare, shares
 from fallline.torch.modules import mode, trainable
 from fallline.torch.nest import moved, rows_of
 from fallline.torch.objective import Loss, Objective
@@ -38,13 +41,19 @@ def find_lr(
     objective: Callable[[Any, Any], Any] | None = None,
     low: float = 1e-7,
     high: float = 1.0,
-    sweeps: int = SWEEPS,
+    sweeps: int | None = None,
+    plan: Plan | None = None,
+    valid: Iterable[Any] | None = None,
+    budget: float = BUDGET,
     accumulate: int = 1,
     scaler: Any = None,
     autocast: AbstractContextManager[Any] | None = None,
     may_consume: bool = False,
 ) -> Found:
-    """Find the learning rate for a model, by a range test that leaves no trace.
+    """Find the learning rate for a model, by a range test that leaves no trace; with a plan, by probes on held-out batches too.
+
+    The range test alone does not know how long the training will be, and how the rate will fall. A plan says so; then rates
+    are tried with its schedule compressed, as `fallline.find_lr` does.
 
     Args:
         model: where it is and as it is; also compiled, or wrapped for several processes (then every process calls this).
@@ -54,13 +63,16 @@ def find_lr(
         objective: in place of loss, `f(model, batch)` -> mean, or (sum, weight).
         low, high: the rates of the sweep, both above 0; where the loss has not turned up at `high`, it goes on. With several
             parameter groups they are the rates of the group with the largest; the others keep their ratio.
-        sweeps: descents from the same start on further batches; the curve is their median.
+        sweeps: descents from the same start on further batches; the curve is their median. Left out, 3, and 1 with a plan.
+        plan: the plan that `Scheduler` will drive the optimizer by; its lr is not looked at.
+        valid: batches that score, 8 at most are used; left out, the loader's first ones, which the probes do not train on.
+        budget: the most that the probes may cost beside the range test, as a share of the plan's updates (at least 40).
         accumulate: batches whose gradients make one update, weighted by their rows.
         scaler, autocast: those of mixed precision: a GradScaler, `torch.autocast("cuda")`.
         may_consume: take batches from a loader that is an iterator, whose position cannot be put back.
 
     Returns:
-        Found: `lr`, `verdict`, `curve`, `cost` (updates), `plot()`.
+        Found: `lr`, `verdict`, `curve`, `cost` (updates), `plot()`; with a plan `interval` and `rungs` too.
 
     Raises:
         InvalidValue: an argument that cannot stand, an optimizer that needs a closure, a loader without batches.
@@ -71,79 +83,46 @@ def find_lr(
     >>> 0.01 < found.lr < 2
     True
     """
+    sweeps = (SWEEPS if plan is None else 1) if sweeps is None else sweeps
     _check(model, loss, loader, objective, low, high, sweeps, accumulate, may_consume)
+    _check_plan(plan, valid, budget)
     optimizer = torch.optim.SGD(list(trainable(model).values()), lr=low, momentum=0.9) if optimizer is None else bare(optimizer)
     _check_optimizer(model, optimizer)
     modules = [model, loss] if isinstance(loss, torch.nn.Module) else [model]
     driver, silenced = attached(optimizer), sum(len(hooks) for hooks in hooks_of(optimizer))
-    with untouched(modules, optimizer, scaler, loader) as held, torch.enable_grad():
-        probe = _Probe(
+    unread = nullcontext() if valid is None else untouched([], loader=valid)
+    with untouched(modules, optimizer, scaler, loader) as held, unread, torch.enable_grad():
+        updates = Updates(
             model, Loss(loss) if objective is None else Objective(objective), optimizer, accumulate, scaler, autocast or nullcontext(),
             shares(optimizer) if driver is None else driver.shares, getattr(model, "process_group", None),
         )  # fmt: skip
-        found = _search(probe, held, loader, low, high, sweeps)
+        found = _search(updates, held, loader, low, high, sweeps)
+        if plan is not None:
+            found = _probed(updates, held, plan, loader, valid, budget, found)
     others = silenced - 2 * (driver is not None)
     remark = f"; {others} step hook{'s' * (others != 1)} of the optimizer did not run in the test" if others else ""
-    return Found(found.rate, None, found.verdict + remark, found.curve, found.cost, found.edge)
+    return replace(found, verdict=found.verdict + remark)
 
 
-@dataclass(frozen=True)
-class _Probe:
-    """Everything that an update needs."""
-
-    model: Any
-    value: Loss | Objective
-    optimizer: torch.optim.Optimizer
-    accumulate: int
-    scaler: Any
-    autocast: AbstractContextManager[Any]
-    shares: list[float]
-    group: Any
-
-    def use(self, rate: float) -> None:
-        """Set the learning rate."""
-        for group, share in zip(self.optimizer.param_groups, self.shares, strict=True):
-            put(group, "lr", rate * share)
-
-    def update(self, batches: Iterator[Any]) -> float:
-        """One update, or none where the loss is not finite; returns the loss before it."""
-        self.optimizer.zero_grad(set_to_none=True)
-        total, weight, expected = 0.0, 0.0, None
-        for _ in range(self.accumulate):
-            with self.autocast:
-                value = self.value(self.model, next(batches))
-            expected = value.weight * self.accumulate if expected is None else expected
-            part = value.mean if self.accumulate == 1 else value.mean * (value.weight / expected)
-            (part if self.scaler is None else self.scaler.scale(part)).backward()
-            total, weight = total + float(value.mean.detach()) * value.weight, weight + value.weight
-        if weight != expected:
-            self._divide(weight / (expected or 1.0))
-        loss = self._everywhere(total / weight)
-        if math.isfinite(loss):
-            if self.scaler is None:
-                self.optimizer.step()
-            else:
-                self.scaler.step(self.optimizer)
-                self.scaler.update()
-        return loss
-
-    def _divide(self, factor: float) -> None:
-        for group in self.optimizer.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    p.grad.div_(factor)
-
-    def _everywhere(self, loss: float) -> float:
-        """The mean over the processes of a distributed model, so that each comes to the same answer."""
-        if self.group is None:
-            return loss
-        device = next(self.model.parameters()).device
-        both = torch.tensor([loss, 1.0], dtype=torch.float64, device=device)
-        torch.distributed.all_reduce(both, group=self.group)
-        return float(both[0] / both[1])
+def _probed(updates: Updates, held: Held, plan: Plan, loader: Iterable[Any], valid: Any, budget: float, swept: Found) -> Found:
+    """What probes say, after a range test."""
+    device = next(updates.model.parameters()).device
+    scored = None if valid is None else [moved(batch, device) for batch in islice(iter(valid), SCORED)]
+    held.restart()
+    most = SCORED + min(KEPT, plan.steps * updates.accumulate)
+    probe = probe_of(updates, held, plan, [moved(batch, device) for batch in islice(iter(loader), most)], scored)
+    probe.begin()
+    turn = swept.curve.lr[int(np.nanargmin(swept.curve.smooth))] if np.isfinite(swept.curve.smooth).any() else swept.curve.lr[0]
+    made = rungs(probe, guess(swept.curve, 2 * float(turn)), max(budget * plan.steps, LEAST), plan.steps)
+    said = answer(made, probe, plan.steps)
+    cost = swept.cost + math.ceil(probe.spent)
+    lost = [float(lr) for rung in made for lr, score in zip(rung.lr, rung.score, strict=True) if lr > (said.lr or 0.0) and not score <= probe.start_score]
+    edge = min(lost) if lost else swept.edge
+    verdict = f"{said.verdict}; it cost {cost / plan.steps:.2g} of a run"
+    return Found(said.lr, said.interval, verdict, swept.curve, cost, edge, said.flat, tuple(made), cost / plan.steps, probe.start_score)
 
 
-def _search(probe: _Probe, held: Held, loader: Iterable[Any], low: float, high: float, sweeps: int) -> Found:
+def _search(probe: Updates, held: Held, loader: Iterable[Any], low: float, high: float, sweeps: int) -> Found:
     """Sweeps, read together, up by decades until the loss turns."""
     batches = _batches(loader, held, next(probe.model.parameters()).device)
     try:
@@ -165,7 +144,7 @@ def _search(probe: _Probe, held: Held, loader: Iterable[Any], low: float, high: 
         batches.close()
 
 
-def _sweep(probe: _Probe, rates: np.ndarray, each: int, batches: Iterator[Any], out: np.ndarray) -> int:
+def _sweep(probe: Updates, rates: np.ndarray, each: int, batches: Iterator[Any], out: np.ndarray) -> int:
     """One descent along the rates, its losses into `out`, NaN from where it broke off. Returns the updates made."""
     first, done = math.nan, 0
     for i, rate in enumerate(rates):
@@ -232,6 +211,17 @@ def _check(model: Any, loss: Any, loader: Any, objective: Any, low: float, high:
     split = [n for n, p in model.named_parameters() if type(p).__name__ in ("DTensor", "FlatParameter") or hasattr(p, "device_mesh")]
     if split:
         raise InvalidValue(f"parameter {split[0]!r} is split over processes (FSDP, DTensor), which this test cannot put back: test the model before it is split")
+
+
+def _check_plan(plan: Any, valid: Any, budget: Any) -> None:
+    if plan is not None and not isinstance(plan, Plan):
+        raise InvalidValue(f"plan is a {type(plan).__name__}: expected the fl.Plan that Scheduler will be given")
+    if plan is None and valid is not None:
+        raise InvalidValue("valid= scores probes, which need the plan that the training will follow: give plan= too")
+    if isinstance(valid, Iterator):
+        raise InvalidValue(f"valid is a {type(valid).__name__}, an iterator, and its position cannot be put back: give the loader itself, or a list of batches")
+    if isinstance(budget, bool) or not isinstance(budget, (int, float)) or not 0 < budget < math.inf:
+        raise InvalidValue(f"find_lr(budget={budget!r}): expected a number above 0, a share of the plan's updates")
 
 
 def _check_optimizer(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:

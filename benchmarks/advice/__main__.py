@@ -1,0 +1,5 @@
+"""`python -m benchmarks.advice`."""
+
+from benchmarks.advice.study import main
+
+main()
