@@ -558,7 +558,8 @@ def test_with_a_plan_probes_decide_and_give_an_interval():
     found, plan = asked()
     assert found.interval[0] < found.lr < found.interval[1] and len(found.rungs) > 0
     assert "the loss on 48 rows, the loader's first batches, falls" in found.verdict
-    assert found.share == pytest.approx(found.cost / plan.steps) and found.edge is None or found.edge > found.lr
+    assert found.share == pytest.approx(found.cost / plan.steps)
+    assert found.edge is None or found.edge > found.lr
 
 
 def test_validation_batches_score_where_they_are_given():
