@@ -1,10 +1,13 @@
-"""Seconds per epoch of small networks beside hand-written loops: same model, batch, rows and threads, alternating.
+"""Seconds per epoch of small networks beside hand-written loops and frameworks: same model, batch, rows and threads.
 
-    python benchmarks/torch_loop.py [--quick] [--json FILE]
+    python benchmarks/torch_loop.py [--quick] [--only NAME,...] [--json FILE]
 
-Beside each line stands the floor measured in the same run: forward and backward of the same batches and nothing else
-(no shuffle, no gather, no update). Frameworks that are not installed are named as not measured. Without Debian's
-package dataset-fashion-mnist the large case takes random pixels of the same shape, and says so.
+Every peer runs in a process of its own, in turn with ours in that same process, epoch by epoch; ratios are of medians, and
+the spread is the distance between the quartiles of the rounds' own ratios. Rounds in which other programs were busy are made
+again (machine.py). Beside each line stands the floor measured in the same run: forward and backward of the same batches and
+nothing else (no shuffle, no gather, no update). Frameworks that are not installed are named as not measured. Without
+Debian's package dataset-fashion-mnist the large case takes random pixels of the same shape, and says so. NAME is one of:
+loader, tensors, digits, lightning, skorch, fastai, keras-torch, keras-jax, keras-jax-32.
 """
 
 from __future__ import annotations
@@ -13,25 +16,28 @@ import os
 
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "2"
+if hasattr(os, "sched_setaffinity"):  # whatever pool a peer brings, it has the same two cores
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
 
 import argparse
 import importlib.util
 import json
-import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
+from frameworks import FRAMEWORKS, LR, MOMENTUM, Epoch, loader, timed
+from machine import about, alternating
 
 import fallline as fl
 
+warnings.filterwarnings("ignore")
 torch.set_num_threads(2)
-Epoch = Callable[[], Any]
 loss = torch.nn.functional.cross_entropy
-FRAMEWORKS = ("lightning", "skorch", "keras", "fastai")
-"""Peers that are measured where they are installed; Keras and fastai have no case yet."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +49,11 @@ class Line:
     ours_ms: float
     peer_ms: float
     ratio: float
+    spread: float
     target: float
     floor_ms: float
+    others: float
+    disturbed: int
 
 
 @dataclass(frozen=True)
@@ -82,10 +91,13 @@ def digits() -> Case:
     return Case("digits MLP 64-32-10, batch 32", torch.tensor(X / 16, dtype=torch.float32), torch.tensor(y), (64, 32, 10), 32)
 
 
+# ------------------------------------------------------------------------------------------------- the contenders
+
+
 def ours(case: Case) -> Epoch:
     """`train`'s own work: segments of about 50 ms, history of every loss."""
     problem = fl.torch.problem(case.model(), loss, (case.X, case.y))
-    plan = fl.Plan(problem, epochs=1000, batch_size=case.batch, optimizer=fl.SGD(0.01, momentum=0.9, nesterov=True))
+    plan = fl.Plan(problem, epochs=1000, batch_size=case.batch, optimizer=fl.SGD(LR, momentum=MOMENTUM, nesterov=True))
     engine, per = problem.engine(), plan.steps_per_epoch
     assert per is not None
     state, stretch, losses = engine.begin(None, plan.optimizer.start()), max(1, min(per, 250)), []
@@ -98,12 +110,13 @@ def ours(case: Case) -> Epoch:
             state = result.state
             losses.append(result.trace.loss)
 
-    return epoch
+    return timed(epoch)
 
 
 def over_tensors(case: Case) -> Epoch:
+    """A loop over shuffled indices, SGD(fused=True)."""
     model = case.model()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True, fused=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM, nesterov=True, fused=True)
 
     def epoch() -> list[torch.Tensor]:
         losses = []
@@ -115,58 +128,22 @@ def over_tensors(case: Case) -> Epoch:
             losses.append(value.detach())
         return losses
 
-    return epoch
+    return timed(epoch)
 
 
 def over_loader(case: Case) -> Epoch:
-    model = case.model()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True)
-    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(case.X, case.y), batch_size=case.batch, shuffle=True)
+    """The loop that tutorials write: DataLoader and SGD with their defaults."""
+    model, batches = case.model(), loader(case)
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM, nesterov=True)
 
     def epoch() -> None:
-        for x, y in loader:
+        for x, y in batches:
             value = loss(model(x), y)
             optimizer.zero_grad()
             value.backward()
             optimizer.step()
 
-    return epoch
-
-
-def with_lightning(case: Case) -> Epoch:
-    """Trainer.fit of one epoch over the same DataLoader, with checkpoints, loggers, summary and progress off."""
-    import logging
-
-    import lightning
-
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-
-    class Module(lightning.LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = case.model()
-
-        def training_step(self, batch: Any, _: int) -> Any:
-            return loss(self.net(batch[0]), batch[1])
-
-        def configure_optimizers(self) -> Any:
-            return torch.optim.SGD(self.parameters(), lr=0.01, momentum=0.9, nesterov=True)
-
-    quiet = {"enable_checkpointing": False, "logger": False, "enable_model_summary": False, "enable_progress_bar": False}
-    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(case.X, case.y), batch_size=case.batch, shuffle=True)
-    module = Module()
-    return lambda: lightning.Trainer(max_epochs=1, accelerator="cpu", **quiet).fit(module, loader)
-
-
-def with_skorch(case: Case) -> Epoch:
-    """partial_fit of one epoch; no validation split, no printing."""
-    from skorch import NeuralNetClassifier
-
-    net = NeuralNetClassifier(
-        case.model(), criterion=torch.nn.CrossEntropyLoss, optimizer=torch.optim.SGD, optimizer__momentum=0.9, optimizer__nesterov=True,
-        lr=0.01, batch_size=case.batch, max_epochs=1, train_split=None, iterator_train__shuffle=True, verbose=0,
-    )  # fmt: skip
-    return lambda: net.partial_fit(case.X, case.y)
+    return timed(epoch)
 
 
 def floor(case: Case) -> Epoch:
@@ -178,42 +155,85 @@ def floor(case: Case) -> Epoch:
         for _ in range(count):
             torch.autograd.grad(loss(model(x), y), parameters)
 
-    return epoch
+    return timed(epoch)
 
 
-def measured(case: Case, peers: Iterable[str], repeats: int) -> dict[str, float]:
-    """Median milliseconds per epoch of each contender, one epoch after the other."""
-    makers = {"tensors": over_tensors, "loader": over_loader, "lightning": with_lightning, "skorch": with_skorch}
-    epochs = {"ours": ours(case), "floor": floor(case)} | {name: makers[name](case) for name in peers}
-    times: dict[str, list[float]] = {name: [] for name in epochs}
-    for _ in range(repeats + 1):
-        for name, epoch in epochs.items():
-            began = time.perf_counter()
-            epoch()
-            times[name].append((time.perf_counter() - began) * 1e3)
-    return {name: statistics.median(t[1:]) for name, t in times.items()}
+@dataclass(frozen=True)
+class Peer:
+    """Who is measured on what."""
+
+    label: str
+    maker: Callable[[Case], Epoch]
+    target: float
+    case: Callable[[], Case] = fashion
+    rounds: int = 5
+    needs: tuple[str, ...] = ()
+
+
+PEERS = {
+    "loader": Peer("DataLoader + SGD, defaults", over_loader, 1.4),
+    "tensors": Peer("loop over tensors, SGD(fused=True)", over_tensors, 1.0, rounds=9),
+    "digits": Peer("loop over tensors, SGD(fused=True)", over_tensors, 1.3, digits, rounds=15),
+} | {name: Peer(label, maker, 1.8, needs=needs) for name, (label, needs, maker) in FRAMEWORKS.items()}
+
+
+# ---------------------------------------------------------------------------------------------------- measurement
+
+
+def measured(peer: Peer, rounds: int) -> Line:
+    """Rounds of one epoch of each contender (many, where an epoch is short)."""
+    case = peer.case()
+    epochs = {"peer": peer.maker(case), "ours": ours(case), "floor": floor(case)}
+    t = alternating({n: rested(e) for n, e in epochs.items()}, rounds, seconds=1.0)
+    ms = {n: t.median(n) * 1e3 for n in epochs}
+    return Line(
+        case.name, peer.label, ms["ours"], ms["peer"], t.ratio("peer", "ours"), t.spread("peer", "ours"), peer.target, ms["floor"], t.others, t.disturbed
+    )
+
+
+def rested(epoch: Epoch) -> Epoch:
+    """After a pause: a pool that still spins for the contender before would slow this one down."""
+
+    def call() -> float:
+        time.sleep(0.02)
+        return epoch()
+
+    return call
+
+
+def apart(name: str, quick: bool) -> Line | None:
+    """The line of a peer measured in a process of its own; None, with the end of its errors, where that failed."""
+    ran = subprocess.run([sys.executable, __file__, "--alone", name, *(["--quick"] if quick else [])], capture_output=True, text=True)
+    if ran.returncode:
+        print(f"{name} failed: {ran.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
+        return None
+    return Line(**json.loads(ran.stdout.splitlines()[-1]))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--json")
+    parser.add_argument("--quick", action="store_true", help="one round")
+    parser.add_argument("--only", help="names, separated by commas")
+    parser.add_argument("--json", help="where to write the numbers")
+    parser.add_argument("--alone", help=argparse.SUPPRESS)
     told = parser.parse_args()
-    lines = []
-    frameworks = {name: 1.8 for name in ("lightning", "skorch") if importlib.util.find_spec(name)}
-    names = {"loader": "DataLoader + SGD, defaults", "tensors": "loop over tensors, SGD(fused=True)", "lightning": "Lightning", "skorch": "skorch"}
-    for case, targets, repeats in ((fashion(), {"loader": 1.4, "tensors": 1.0} | frameworks, 5), (digits(), {"tensors": 1.3}, 40)):
-        t = measured(case, targets, 1 if told.quick else repeats)
-        lines += [Line(case.name, names[k], t["ours"], t[k], t[k] / t["ours"], target, t["floor"]) for k, target in targets.items()]
+    if told.alone:
+        peer = PEERS[told.alone]
+        print(json.dumps(asdict(measured(peer, 1 if told.quick else peer.rounds))))
+        return
+    wanted = told.only.split(",") if told.only else list(PEERS)
+    installed = {n: all(importlib.util.find_spec(m) for m in PEERS[n].needs) for n in wanted}
+    lines = {n: apart(n, told.quick) for n in wanted if installed[n]}
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; milliseconds per epoch, Nesterov's momentum")
-    print(f"{'case':48} {'peer':36} {'ours':>8} {'peer':>8} {'ratio':>6} {'target':>6} {'floor':>8}")
-    for x in lines:
-        print(f"{x.case:48} {x.peer:36} {x.ours_ms:8.2f} {x.peer_ms:8.2f} {x.ratio:6.2f} {x.target:6.1f} {x.floor_ms:8.2f}")
-    missing = [name for name in FRAMEWORKS if name not in frameworks]
-    print(f"not measured: {', '.join(missing)}; a GPU")
+    print(f"{'case':40} {'peer':36} {'ours':>8} {'peer':>9} {'ratio':>6} {'spread':>6} {'target':>6} {'floor':>8}")
+    for x in filter(None, lines.values()):
+        print(f"{x.case:40} {x.peer:36} {x.ours_ms:8.2f} {x.peer_ms:9.2f} {x.ratio:6.2f} {x.spread:6.2f} {x.target:6.1f} {x.floor_ms:8.2f}")
+    missing = [PEERS[n].label for n in wanted if lines.get(n) is None]
+    print(f"not measured: {', '.join([*missing, 'a GPU'])}")
     if told.json:
+        packages = sorted({m for _, needs, _ in FRAMEWORKS.values() for m in needs})
         with open(told.json, "w") as file:
-            json.dump({"lines": [asdict(x) for x in lines], "torch": torch.__version__}, file, indent=1)
+            json.dump({"about": about(*packages), "lines": [asdict(x) for x in lines.values() if x], "not measured": missing}, file, indent=1)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""One update pass beside PyTorch's: the same law on the same tensors, alternating in one process, medians and ratios.
+"""One update pass beside PyTorch's: the same law on the same tensors, in turn in one process, medians and ratios.
 
     python benchmarks/update.py [--quick] [--json FILE]
 
 Beside each ratio stands the memory limit measured in the same run: the bytes that the law must move over the rate at
-which an in-place scaling of three arrays moves them. Gradients stand still; only updates are timed.
+which an in-place scaling of three arrays moves them. Gradients stand still and nobody zeroes them; only updates are timed.
+The spread is the distance between the quartiles of the rounds' own ratios; rounds in which other programs were busy are
+made again (machine.py).
 """
 
 from __future__ import annotations
@@ -15,14 +17,12 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import argparse
 import json
-import platform
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from machine import Times, about, alternating
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import fallline as fl
@@ -39,8 +39,11 @@ class Line:
     ours_us: float
     peer_us: float
     ratio: float
+    spread: float
     target: float
     limit_us: float
+    others: float
+    disturbed: int
 
 
 class Parameters(torch.nn.Module):
@@ -52,18 +55,6 @@ class Parameters(torch.nn.Module):
         self.all = torch.nn.ParameterList(torch.nn.Parameter(torch.randn(size, generator=draw)) for _ in range(count))
         for p in self.all:
             p.grad = torch.randn(size, generator=draw)
-
-
-def alternating(contenders: dict[str, Callable[[], Any]], repeats: int, block: int) -> dict[str, float]:
-    """Median microseconds of each, `block` calls at a time, one contender after the other."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(repeats + 2):
-        for name, call in contenders.items():
-            began = time.perf_counter()
-            for _ in range(block):
-                call()
-            times[name].append((time.perf_counter() - began) / block * 1e6)
-    return {name: statistics.median(t[2:]) for name, t in times.items()}
 
 
 def optimizer(model: torch.nn.Module, **changes: Any) -> Any:
@@ -86,7 +77,7 @@ def limit(numbers: int) -> Callable[[], None]:
     return scale
 
 
-def large(clip: bool, repeats: int) -> Line:
+def large(clip: bool, rounds: int) -> Line:
     count, size = 25, 1_000_000
     ours, theirs = Parameters(count, size), Parameters(count, size)
     mine = optimizer(ours, average=fl.ema(0.999), **({"clip": 1.0} if clip else {}))
@@ -98,20 +89,24 @@ def large(clip: bool, repeats: int) -> Line:
         peer.step()
         mean.update_parameters(theirs)
 
-    streams = 8 if clip else 7  # w, v and a read and written; g read, twice where its norm is needed first
-    t = alternating({"ours": mine.step, "peer": step, "limit": limit(count * size)}, repeats, 1)
+    t = alternating({"ours": mine.step, "peer": step, "limit": limit(count * size)}, rounds, seconds=0.5)
     name = f"25 M parameters, Nesterov + weight decay{' + clip' if clip else ''} + EMA"
-    return Line(name, f"{'clip_grad_norm_ + ' if clip else ''}SGD(fused=True) + AveragedModel", t["ours"], t["peer"], t["peer"] / t["ours"], 1.3 if clip else 1.5, t["limit"] * streams / 6)
+    streams = 8 if clip else 7  # w, v and a read and written; g read, twice where its norm is needed first
+    return line(name, f"{'clip_grad_norm_ + ' if clip else ''}SGD(fused=True) + AveragedModel", t, "peer", 1.3 if clip else 1.5, streams)
 
 
-def small(repeats: int) -> list[Line]:
+def small(rounds: int) -> list[Line]:
     models = [Parameters(100, 1000) for _ in range(3)]
     mine, fused, plain = optimizer(models[0]), sgd(models[1], fused=True), sgd(models[2])
-    t = alternating({"ours": mine.step, "fused": fused.step, "plain": plain.step, "limit": limit(100_000)}, repeats * 4, 20)
-    return [
-        Line("100 tensors of 1,000, through Optimizer", peer, t["ours"], t[key], t[key] / t["ours"], target, t["limit"] * 5 / 6)
-        for key, peer, target in (("fused", "SGD(fused=True)", 5.0), ("plain", "SGD, defaults", 20.0))
-    ]
+    t = alternating({"ours": mine.step, "fused": fused.step, "plain": plain.step, "limit": limit(100_000)}, rounds, block=20, seconds=0.5)
+    name = "100 tensors of 1,000, through Optimizer"
+    return [line(name, "SGD(fused=True)", t, "fused", 5.0, 5), line(name, "SGD, defaults", t, "plain", 20.0, 5)]
+
+
+def line(case: str, peer: str, t: Times, key: str, target: float, streams: int) -> Line:
+    """`streams` of the six that the scaling moves are what the law has to move."""
+    us = {n: t.median(n) * 1e6 for n in t.rounds}
+    return Line(case, peer, us["ours"], us[key], t.ratio(key, "ours"), t.spread(key, "ours"), target, us["limit"] * streams / 6, t.others, t.disturbed)
 
 
 def main() -> None:
@@ -119,16 +114,16 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json")
     told = parser.parse_args()
-    repeats = 3 if told.quick else 15
-    lines = [large(True, repeats), large(False, repeats), *small(repeats)]
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}; microseconds of one update")
-    print(f"{'case':58} {'peer':46} {'ours':>9} {'peer':>9} {'ratio':>6} {'target':>6} {'limit':>9}")
+    rounds = 1 if told.quick else 11
+    lines = [large(True, rounds), large(False, rounds), *small(rounds)]
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; microseconds of one update")
+    print(f"{'case':56} {'peer':46} {'ours':>9} {'peer':>9} {'ratio':>6} {'spread':>6} {'target':>6} {'limit':>9}")
     for x in lines:
-        print(f"{x.case:58} {x.peer:46} {x.ours_us:9.1f} {x.peer_us:9.1f} {x.ratio:6.2f} {x.target:6.1f} {x.limit_us:9.1f}")
-    print("on a GPU: not measured" if not torch.cuda.is_available() else "")
+        print(f"{x.case:56} {x.peer:46} {x.ours_us:9.1f} {x.peer_us:9.1f} {x.ratio:6.2f} {x.spread:6.2f} {x.target:6.1f} {x.limit_us:9.1f}")
+    print("not measured: a GPU")
     if told.json:
         with open(told.json, "w") as file:
-            json.dump({"lines": [asdict(x) for x in lines], "torch": torch.__version__, "machine": platform.processor() or platform.machine()}, file, indent=1)
+            json.dump({"about": about(), "lines": [asdict(x) for x in lines]}, file, indent=1)
 
 
 if __name__ == "__main__":
