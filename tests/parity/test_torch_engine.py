@@ -13,7 +13,6 @@ torch = pytest.importorskip("torch")
 import fallline as fl  # noqa: E402
 from fallline.engines.reference import ReferenceEngine  # noqa: E402
 from fallline.history import State  # noqa: E402
-from fallline.torch.device import DeviceUpdater  # noqa: E402
 
 ROWS, STEPS = 96, 100
 
@@ -145,13 +144,6 @@ def test_a_linear_module_is_the_reference(rule: Any):
         if getattr(got, register) is not None:
             assert np.abs(getattr(got, register) - getattr(expected.state, register)).max() < 1e-12, register
     assert np.abs(result.trace.loss - expected.trace.loss).max() < 1e-12
-
-
-@pytest.mark.parametrize("rule", [RULES["nesterov"][0], fl.Nesterov(0.05, momentum=0.9), fl.AdamW(0.003, clip=0.5), fl.SGD(0.05, average=fl.ema(0.9), l1=0.01)], ids=repr)
-def test_the_device_s_law_is_the_kernel_s(rule: Any, monkeypatch: pytest.MonkeyPatch):
-    ours = fl.train(made("mlp"), plan_for(rule), progress=False)
-    monkeypatch.setattr("fallline.torch.engine.updater_of", DeviceUpdater)
-    assert distance(fl.train(made("mlp"), plan_for(rule), progress=False).weights, ours.weights) < 1e-12
 
 
 def noisy() -> Any:

@@ -15,7 +15,7 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 from fallline import compiled
 from fallline.errors import Diverged, InvalidValue, PlanEnded, PlanMismatch
 from fallline.plan import Plan
-from fallline.rows import INDEX, Answer
+from fallline.rows import Answer
 from fallline.rules import resolve_groups
 from fallline.torch import modules
 from fallline.torch.device import DeviceUpdater
@@ -91,9 +91,7 @@ class Optimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         self._check()
-        factor, skipped = self._unscaled()
-        if not skipped:
-            self._made(factor)
+        self._make()
         self.update += 1
         if self.update < self.plan.steps:
             self._load_rows()
@@ -106,32 +104,36 @@ class Optimizer(torch.optim.Optimizer):
     _step_supports_amp_scaling = True
     """GradScaler then hands over `grad_scale` and `found_inf` and leaves unscaling and skipping to `step`."""
 
-    def _made(self, factor: float) -> None:
+    def _make(self) -> None:
+        """The update itself, unless a GradScaler says to skip it."""
         state, row = self._registers, self.update - self._block_start
         state.need(self._needs)
-        made = self._on_device(row, factor) if self._held is None else self._held.step(row, state, factor, guard=self.guard)
+        made = self._on_device(row) if self._held is None else self._on_host(row, self._held)
         if made is None:
             raise InvalidValue("no parameter has a gradient: call loss.backward() before step()")
         if not made:
             raise Diverged(f"a gradient is not finite before update {self.update}; nothing was changed: {self._not_finite()}", step=self.update)
-        torch.autograd.graph.increment_version(self._params)
 
-    def _on_device(self, row: int, factor: float) -> bool | None:
+    def _on_host(self, row: int, held: HeldUpdates) -> bool | None:
+        scale, found = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)  # what a GradScaler hands over
+        if found is not None and float(found):
+            return True
+        made = held.step(row, self._registers, 1.0 if scale is None else 1.0 / float(scale), guard=self.guard)
+        if made:
+            torch.autograd.graph.increment_version(self._params)
+        return made
+
+    def _on_device(self, row: int) -> bool | None:
+        """As `_on_host`; what a GradScaler hands over stays on the device, and only `guard` waits for it."""
         updater, grads = self._updater, [p.grad for p in self._params]
         assert isinstance(updater, DeviceUpdater)
         if all(g is None for g in grads):
             return None
-        alive = torch.ones((), dtype=torch.bool, device=updater.device)
-        there = torch.from_numpy(self._dense[row]).to(updater.device)
-        made = updater.apply(there, self._needs, grads, self._registers, factor, alive)
-        return bool(made) if self.guard else True
-
-    def _unscaled(self) -> tuple[float, bool]:
-        """What a GradScaler asks for: a factor for the gradients, and whether to skip the update."""
         scale, found = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
-        if found is not None and float(found):
-            return 1.0, True
-        return (1.0 if scale is None else 1.0 / float(scale)), False
+        factor = updater.factor(1.0) if scale is None else scale.to(updater.device, updater.number).reshape(()).reciprocal()
+        alive = None if found is None else found.to(updater.device).reshape(()) == 0
+        made = updater.apply(row, grads, self._registers, factor, alive, guard=self.guard)
+        return not self.guard or bool(made) or (alive is not None and not bool(alive))
 
     def _look(self) -> None:
         """Put the gradient point of the next update into the module (true look-ahead only)."""
@@ -143,8 +145,7 @@ class Optimizer(torch.optim.Optimizer):
             updater.place(state)
             updater.look(row)
         else:
-            looks = [float(self._dense[row][g, INDEX["look"]]) for g in self._group_of]
-            write(state.module, [w - look * v for w, v, look in zip(state.w, state.v, looks, strict=True)])
+            updater.look(row, state)
         torch.autograd.graph.increment_version(self._params)
 
     def _run_hooks(self, everywhere: Any, own: Any) -> None:
@@ -165,12 +166,11 @@ class Optimizer(torch.optim.Optimizer):
         if not 0 <= t - self._block_start < BLOCK or self._block_start < 0:
             self._block_start = t - t % BLOCK
             rows, _ = self.plan.rows_between(self._block_start, min(self._block_start + BLOCK, self.plan.steps), self.layout)
-            self._dense, self._needs = rows.dense(), rows.registers
+            self._needs = rows.registers
             rate = self.plan.lr_at(np.arange(self._block_start, self._block_start + rows.steps))
             self._lr = [[lr * m for m in self._multipliers] for lr in rate.tolist()]
-            if isinstance(self._updater, HostUpdater):
-                with compiled.announced():
-                    self._updater.use(rows)
+            with compiled.announced():
+                self._updater.use(rows)
         self._shown = self._lr[t - self._block_start]
         for group, lr in zip(self.param_groups, self._shown, strict=True):
             group["lr"] = lr
