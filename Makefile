@@ -8,6 +8,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 export OMP_NUM_THREADS ?= 2
+# Two processes with one OpenMP thread each: two threads in each would spin against each other. The linear engine's own
+# threads are not OpenMP's, and the tests of PyTorch's threads set their number themselves.
+APART  := -n 2 --dist loadfile
 
 .PHONY: demo test parity reliability bench study images wheel clean
 
@@ -27,10 +30,10 @@ test: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python src
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(APART)
 
 parity: $(VENV)/.test
-	$(BIN)/python -m pytest -q -m parity tests/parity
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(APART) -m parity tests/parity
 
 reliability: $(VENV)/.test
 	$(BIN)/python -m tests.reliability

@@ -133,3 +133,27 @@ def test_harness_notices_a_failing_command(tmp_path: Path) -> None:
 def test_text_after_prose_is_not_an_expectation() -> None:
     found = blocks("```python\nprint(1)\n```\n\nSome words.\n\n```text\n2\n```\n")
     assert [block.expected for block in found] == [None]
+
+
+LETTERS = {"a": "0.001", "n": "3", "m": "4", "w": "3", "r": "0.5", "T": "30"}
+"""What the tables' letters stand for here."""
+
+
+def schedules_in_tables() -> list[str]:
+    """Every quoted schedule in a table row of the pages on other tools' schedulers, its letters replaced by numbers."""
+    rows = [line for page in ("torch-schedulers.md", "coming-from.md") for line in (ROOT / "docs" / page).read_text().splitlines() if line.startswith("|")]
+    quoted = [text for row in rows for text in re.findall(r'`"([^"`]+)"`|schedule="([^"]+)"', row)]
+    told = [a or b for a, b in quoted]
+    return [re.sub(r"\b([amnwrT])\b", lambda m: LETTERS[m[1]], text) for text in told if "(" in text]
+
+
+@pytest.mark.parametrize("text", schedules_in_tables())
+def test_a_schedule_in_a_table_parses_and_prints_back(text: str):
+    import fallline as fl
+
+    schedule = fl.SGD(0.1, schedule=text).schedule
+    assert fl.SGD(0.1, schedule=str(schedule)).schedule == schedule
+
+
+def test_the_tables_hold_schedules():
+    assert len(schedules_in_tables()) > 12
