@@ -24,6 +24,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "fitting": ("Choices", "fit"),
     "judges": ("EarlyStop", "Rollback", "TimeBudget"),
     "lengths": ("epochs", "fraction", "steps"),
+    "live": ("Save",),
     "plan": ("Plan",),
     "problems": ("function", "hinge", "huber", "least_squares", "logistic", "poisson", "quadratic", "rosenbrock", "softmax"),
     "rules": ("SGD", "AdaGrad", "Adam", "AdamW", "Group", "MovingAverage", "NAdam", "Nesterov", "RMSProp", "ScheduleFree", "auto"),

@@ -36,6 +36,7 @@ from fallline.judges import TimeBudget as TimeBudget
 from fallline.lengths import epochs as epochs
 from fallline.lengths import fraction as fraction
 from fallline.lengths import steps as steps
+from fallline.live import Save as Save
 from fallline.plan import Plan as Plan
 from fallline.problems import function as function
 from fallline.problems import hinge as hinge

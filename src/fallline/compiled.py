@@ -27,15 +27,29 @@ def _sources() -> list[Path]:
 
 
 @cache
-def cache_folder() -> Path | None:
-    """Where machine code is kept, or None where no folder can be written."""
+def digest() -> str:
+    """A hash (16 hex digits) of every kernel's source and of the versions that compile them."""
     import numba
 
-    digest = hashlib.sha256(f"{numba.__version__} {sys.version}".encode())
+    made = hashlib.sha256(f"{numba.__version__} {sys.version}".encode())
     for source in _sources():
-        digest.update(source.read_bytes())
+        made.update(source.read_bytes())
+    return made.hexdigest()[:16]
+
+
+def processor() -> str:
+    """The processor that kernels are compiled for: its name and a hash of what it can do."""
+    from llvmlite import binding
+
+    features = sorted(f"{k}{v}" for k, v in binding.get_host_cpu_features().items())
+    return f"{binding.get_host_cpu_name()} {hashlib.sha256(' '.join(features).encode()).hexdigest()[:8]}"
+
+
+@cache
+def cache_folder() -> Path | None:
+    """Where machine code is kept, or None where no folder can be written."""
     root = os.environ.get("FALLLINE_CACHE") or os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    folder = Path(root) / "fallline" / f"kernels-{digest.hexdigest()[:16]}"
+    folder = Path(root) / "fallline" / f"kernels-{digest()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".probe-{os.getpid()}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from fallline.batches import Batches
 from fallline.errors import Diverged, InvalidValue, MissingExtra, NoLearningRate, PlanMismatch
 from fallline.evidence import account, chosen_metrics, tested
 from fallline.lengths import steps as steps_of
-from fallline.live import LiveFolder
+from fallline.live import LiveFolder, Save
+from fallline.metrics import metric
 from fallline.model_spec import ModelSpec, model_spec
 from fallline.plan import Plan
 from fallline.problems import LinearProblem
@@ -76,6 +77,13 @@ class Choices:
             raise InvalidValue(f"device={self.device!r} is for networks: a linear model is fitted on the CPU; leave it out, or give model='mlp:256,128'")
         return spec
 
+    def words(self, options: TableOptions | None) -> dict[str, str]:
+        """All that a run which goes on must have in common with its beginning, in words: everything but its length and its plan."""
+        names = None if self.metrics is None else [metric(m).name for m in self.metrics]
+        told = replace(self, metrics=names, model=str(self.spec))
+        kept = {f.name: repr(getattr(told, f.name)) for f in fields(told) if f.name not in ("epochs", "steps", "plan")}
+        return kept | {"options": repr(options)}
+
 
 def fit(
     data: Any,
@@ -92,7 +100,8 @@ def fit(
     choices: Choices | None = None,
     valid: Any = None,
     stop: Any = None,
-    save: str | Path | LiveFolder | None = None,
+    save: str | Path | Save | LiveFolder | None = None,
+    resume: bool = False,
     progress: bool | None = None,
 ) -> Run:
     """Fit a linear model or a network to a table, or descend any problem: choose, explain, train, test.
@@ -108,6 +117,7 @@ def fit(
         valid: held-out data of a problem, as for `train`; a table splits its own rows (`TableOptions.valid`).
         stop: judges, as for `train`.
         save: a folder for the run, with its report: both are made at the start and kept up while it is under way.
+        resume: go on with the run that the folder holds, or start it; what it had chosen is not searched for again.
         progress: as for `train`.
 
     Returns:
@@ -119,9 +129,21 @@ def fit(
     True
     """
     told = choices or Choices(epochs, batch_size, optimizer, model=model, device=device, steps=steps)
+    check_network(told.spec, told.device)
+    if resume and save is None:
+        raise InvalidValue("resume=True without save=: give the folder of the run that is to go on")
+    live = save if save is None or isinstance(save, LiveFolder) else LiveFolder.claim(save, resume=resume, report=True)
+    try:
+        return _fitted(data, y, target, options, told, valid, stop, live, progress)
+    finally:
+        if live is not None:
+            live.close()
+
+
+def _fitted(
+    data: Any, y: Any, target: str | None, options: TableOptions | None, told: Choices, valid: Any, stop: Any, live: LiveFolder | None, progress: bool | None
+) -> Run:
     spec = told.spec
-    check_network(spec, told.device)
-    live = save if save is None or isinstance(save, LiveFolder) else LiveFolder.claim(save, report=True)
     if not isinstance(data, (str, Path, Table)) and hasattr(data, "layout") and hasattr(data, "gradient"):
         if not spec.is_linear or told.device is not None:
             raise InvalidValue("model= and device= are for tables: a problem has its model already, where it is")
@@ -134,11 +156,13 @@ def fit(
     rows = table_rows(made, told)
     names = chosen_metrics(told.metrics, rows)
     problem, held_out, network = table_problem(made, rows, told)
-    plan, found, notes = planned(problem, told, held_out)
+    earlier = None if live is None else live.earlier
+    plan, found, notes = _chosen(problem, told, options, held_out, live)
     usual = [m for m in names if m.needs != "numbers"] or ["rmse", "r2"]
-    if network is not None:
+    if network is not None and earlier is None:
         notes = [{"what": "model", "value": repr(network), "why": f"{problem.layout.size:,} parameters on {problem.device}"}, *notes]
-    notes = [{"what": "task", "value": made.target.task, "why": made.target.why}, *notes]
+    if earlier is None:
+        notes = [{"what": "task", "value": made.target.task, "why": made.target.why}, *notes]
     about = {
         "title": f"{made.summary.name}: predicting {made.target.name!r}",
         "data": account(made),
@@ -146,14 +170,46 @@ def fit(
         "metrics": [m.name for m in names],
         "lr_source": "given" if found is None else "find_lr" if found.rate is not None else "default",
     }
+    if earlier is not None:
+        about["lr_source"] = earlier["summary"].get("lr_source", "given")
     work = _Work(problem, plan, found, notes, about, made.reader, live, network)
     valid = None if held_out is None else Validation(held_out, usual)
     return work.run(valid, stop, progress, lambda run: tested(run, made, names, told.seed))
 
 
+def _chosen(
+    problem: Any, told: Choices, options: TableOptions | None, valid: Any, live: LiveFolder | None
+) -> tuple[Plan, Found | None, list[dict[str, Any]]]:
+    """The plan, what was found, and the journal of choices: those of the run that goes on, else new ones.
+
+    Raises:
+        PlanMismatch: the run in the folder was begun with other choices.
+    """
+    if live is None:
+        return planned(problem, told, valid)
+    length = [told.epochs, told.steps]
+    live.about |= {"choices": told.words(options), "length": length}
+    if live.earlier is None:
+        return planned(problem, told, valid)
+    before = live.earlier["summary"]
+    mine, own = live.about["choices"], before.get("choices")
+    if not isinstance(own, dict):
+        raise PlanMismatch(f"{live.path} holds a run that fit did not make: go on with it by fl.train(problem, plan, save={str(live.path)!r}, resume=True)")
+    if own != mine:
+        others = "; ".join(f"{name} {own.get(name)} there, {mine[name]} here" for name in mine if own.get(name) != mine[name])
+        raise PlanMismatch(f"{live.path} holds a run of other choices ({others}): give the same, or another folder")
+    if told.plan is not None:
+        return told.plan, None, []
+    plan = live.plan()
+    if before.get("length") != length:
+        longer = {"epochs": told.epochs} if told.steps is None else {"steps": told.steps}
+        plan = plan._with(steps=Plan(problem, **longer, batch_size=plan.batch_size, optimizer=plan.optimizer).steps)
+    return plan, None, []
+
+
 def _fit_problem(problem: Any, told: Choices, valid: Any, stop: Any, live: LiveFolder | None, progress: bool | None) -> Run:
     valid = getattr(problem, "valid", None) if valid is None else valid
-    plan, found, notes = planned(problem, told, valid)
+    plan, found, notes = _chosen(problem, told, None, valid, live)
     if valid is not None and plan.rows is None and not isinstance(valid, Validation):
         per_pass = problem.stream()[0]  # a plan in updates knows no epochs, and so no usual time to look
         valid = Validation(valid, every=steps_of(min(per_pass or max(1, plan.steps // 20), plan.steps)))
@@ -221,6 +277,8 @@ class _Work:
             live.notes, live.found, live.about = self.notes, self.found, live.about | self.about
         try:
             run = train(self.problem, self.plan, valid=valid, stop=stop, save=live, progress=progress)
+            if live is not None and live.ended:
+                return run  # it was finished already
         except (Diverged, KeyboardInterrupt, SystemExit) as ended:
             partial = getattr(ended, "run", None)
             if partial is not None and live is not None:
@@ -236,7 +294,7 @@ class _Work:
         return run
 
     def _dress(self, run: Run, more: dict[str, Any]) -> None:
-        run.history.journal[:0] = self.notes
+        run.history.journal[:0] = self.notes if self.live is None else self.live.notes
         run.reader, run.found = self.reader, self.found or run.found
         run.summary = self.about | more
         run.model = run.model if self.network is None else self.network

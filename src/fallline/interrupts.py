@@ -11,11 +11,35 @@ from dataclasses import dataclass
 from typing import Any
 
 
+class Leaving(BaseException):
+    """A signal that arrived where work may be left at once (an evaluation, a search): what was begun there is undone or of no use."""
+
+
 @dataclass
 class Interrupt:
     """The signal that arrived, if one did. A second one acts at once, as it would without us."""
 
     received: int | None = None
+    _leave: bool = False
+
+    @contextmanager
+    def leaving(self) -> Iterator[None]:
+        """Within: a signal raises `Leaving` at once, instead of being noted for later.
+
+        Raises:
+            Leaving: one came, now or before.
+        """
+        if self.received is not None:
+            raise Leaving
+        self._leave = True
+        try:
+            yield
+        finally:
+            self._leave = False
+
+
+_watching: list[Interrupt] = []
+"""Those that watch now, the innermost last."""
 
 
 @contextmanager
@@ -27,14 +51,21 @@ def watched() -> Iterator[Interrupt]:
         return
 
     def note(number: int, frame: object) -> None:
-        if noted.received is not None:
+        if any(one.received is not None for one in _watching):  # the second: what is on disk is whole at any moment
+            if number == signal.SIGTERM and not interactive():
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
             raise KeyboardInterrupt
         noted.received = number
+        if noted._leave:
+            raise Leaving
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    _watching.append(noted)
     try:
         yield noted
     finally:
+        _watching.remove(noted)
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set from Python
 

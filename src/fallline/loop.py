@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -20,7 +21,9 @@ from fallline.divergence import failed_loss
 from fallline.engines import Engine
 from fallline.errors import InvalidValue
 from fallline.history import History, Outcome
+from fallline.interrupts import Interrupt, Leaving
 from fallline.judges import EarlyStop, Judge, Replan, Stop, View
+from fallline.keeper import Keeper, Snapshot, numerics
 from fallline.lengths import Length
 from fallline.metrics import Metric, metric
 from fallline.plan import Plan
@@ -70,10 +73,12 @@ class Task:
 class Loop:
     """One run: the plans in force, the best so far, the clock. `run` is the loop; the rest are its parts."""
 
-    def __init__(self, task: Task, history: History):
-        self.task, self.problem, self.engine, self.history = task, task.problem, task.engine, history
+    def __init__(self, task: Task, history: History, keeper: Keeper | None = None):
+        self.task, self.problem, self.engine, self.history, self.keeper = task, task.problem, task.engine, history, keeper
+        self.interrupt = Interrupt()
         self.plans: Plans = [task.plans[0]]
         self.coming: Plans = list(task.plans[1:])
+        self.asked = self.plan
         self.best: tuple[float, dict[str, np.ndarray], int] | None = None
         self.reason = ""
         self.measured = 0
@@ -85,6 +90,11 @@ class Loop:
         self.path: list[np.ndarray] | None = [] if keeps_path else None
         self._begin_judges()
 
+    @cached_property
+    def numerics(self) -> dict[str, Any]:
+        """What decides about this run's bits."""
+        return numerics(self.engine)
+
     @property
     def plan(self) -> Plan:
         """The plan that is being carried out."""
@@ -95,13 +105,34 @@ class Loop:
         """Updates of the last plan that is known of."""
         return (self.coming or self.plans)[-1][1].steps
 
+    @property
+    def _recorded(self) -> bool:
+        """Whether evaluations are written down: not those of a path without validation, which would say nothing more."""
+        return self.task.valid is not None or self.path is None
+
     # ------------------------------------------------------------------------------------------------ the loop
 
-    def run(self, start: Any, shown: Progress, interrupt: Any) -> Run:
-        """Carry the plans out to their end, or to where a judge, a signal or a divergence ends it."""
-        state = self._begin(start)
-        outcome, length = Outcome.Finished, 64.0
-        while self._turned(state).step < self.plan.steps:
+    def run(self, start: Any, shown: Progress, interrupt: Interrupt, earlier: Snapshot | None = None) -> Run:
+        """Carry the plans out to their end, or to where a judge, a signal or a divergence ends it.
+
+        Args:
+            start: initial weights, or None.
+            shown: what shows how far it is.
+            interrupt: what notes signals.
+            earlier: where to go on; None begins anew.
+        """
+        self.interrupt = interrupt
+        state = self._begin(start) if earlier is None else self._go_on(earlier)
+        outcome, length, verdict = None, 64.0, self._owed(state)
+        while outcome is None:
+            if isinstance(verdict, Replan):
+                state, verdict = self._replanned(state, verdict)
+            outcome = self._ended(state, verdict)
+            if outcome is not None:
+                break
+            if self.keeper is not None and self.keeper.due(state.step, self.plan.clock) and verdict is None:
+                self.keeper.save(self._snapshot(state))
+            self._turn(state)
             a = state.step
             b = self._segment_end(a, length)
             began = time.perf_counter()
@@ -111,21 +142,26 @@ class Loop:
             evaluation, verdict = self._looked(state, a, result)
             if len(result.trace.loss):
                 shown.show(state.step, float(result.trace.loss[-1]), evaluation)
-            if isinstance(verdict, Replan):
-                state, verdict = self._replanned(state, verdict)
-                if verdict is None:
-                    continue
-            if state.step == self._total and not (verdict and verdict.outcome is Outcome.Diverged):
-                break  # every update was made: finished, whatever else arrived meanwhile
-            if verdict is not None:
-                outcome, self.reason = verdict.outcome, verdict.reason
-                break
-            if interrupt.received is not None:
-                outcome, self.reason = Outcome.Interrupted, f"interrupted by {signal.Signals(interrupt.received).name} after step {state.step}"
-                break
         if outcome is Outcome.Diverged and self.failed_at is None:
             self.failed_at = state.step
+        if self.keeper is not None:
+            self.keeper.save(self._snapshot(state))
         return self._finish(state, outcome)
+
+    def _ended(self, state: Any, verdict: Stop | None) -> Outcome | None:
+        """How the run has ended, or None where it goes on."""
+        if state.step >= self._total and not (verdict and verdict.outcome in (Outcome.Diverged, Outcome.Interrupted)):
+            return Outcome.Finished  # every update was made and measured: finished, whatever else arrived meanwhile
+        if verdict is not None:
+            self.reason = verdict.reason
+            return verdict.outcome
+        if self.interrupt.received is not None:
+            self.reason = self._interrupted(state)
+            return Outcome.Interrupted
+        return None
+
+    def _interrupted(self, state: Any) -> str:
+        return f"interrupted by {signal.Signals(self.interrupt.received or signal.SIGINT).name} after step {state.step}"
 
     def _begin(self, start: Any) -> Any:
         state: Any = self.engine.begin(start, self.plan.optimizer.start())
@@ -135,12 +171,40 @@ class Loop:
             self.good.kept.append(self._moment(state))
         return state
 
+    def _go_on(self, earlier: Snapshot) -> Any:
+        """As the run was when the snapshot was made. `history` is the snapshot's own already."""
+        self.plans, self.asked = list(earlier.plans), earlier.asked
+        self.coming = [(step, plan) for step, plan in self.coming if step >= earlier.step]
+        self.best, self.replans, self.began = earlier.moment.best, earlier.replans, time.monotonic() - earlier.seconds
+        if self.good is not None:
+            self.good = earlier.good or self.good
+        if self.path is not None and self.history.path is not None:
+            self.path = list(self.history.path)
+        else:
+            self.path = self.history.path = None
+        state = self.engine.unpack(earlier.moment.packed, self.plan.optimizer.start())
+        if self.plans[-1][0] == earlier.step > 0:
+            _reorder(state, *(plan for _, plan in self.plans[-2:]))
+        if self.good is not None and not self.good.kept:
+            self.good.kept.append(self._moment(state))
+        self._show_again(earlier.step)
+        return state
+
+    def _owed(self, state: Any) -> Stop | Replan | None:
+        """The evaluation of a state that goes on from a snapshot, where a signal had cut it off."""
+        step = state.step
+        if step == 0 or not self._recorded or self.measured == step or step != min(self._next_evaluation(step - 1), self.plan.steps):
+            return None
+        return self._measured(state, np.empty(0))[1]
+
     def _segment_end(self, a: int, length: float) -> int:
         ends = [self.plan.steps, self._next_evaluation(a), a + (1 if self.path is not None else max(1, int(length)))]
         if self.good is not None:
             ends.append(self.good.following(a))
         if self.coming:
             ends.append(self.coming[0][0])
+        if self.keeper is not None and (due := self.keeper.following(a, self.plan.clock)) is not None:
+            ends.append(due)
         return min(ends)
 
     def _looked(self, state: Any, a: int, result: Any) -> tuple[dict[str, Any] | None, Stop | Replan | None]:
@@ -154,13 +218,27 @@ class Loop:
             self.failed_at = result.stopped_at
             self.history.failed = failed_loss(self.problem, self.plan, state, result.stopped_at)
             return None, self._rescued(losses, result.stopped_at, result.reason)
-        evaluation = self._evaluate(state) if state.step in (self.plan.steps, self._next_evaluation(a)) else None
+        if state.step not in (self.plan.steps, self._next_evaluation(a)):
+            verdict = self._judged(View(state.step, losses, None, **self._now()))
+            return None, self._weighed(state, verdict)
+        return self._measured(state, losses)
+
+    def _measured(self, state: Any, losses: np.ndarray) -> tuple[dict[str, Any] | None, Stop | Replan | None]:
+        """Measure the state and ask the judges; a signal may cut that off, and then it is owed."""
+        try:
+            evaluation = self._evaluate(state)
+        except Leaving:
+            return None, Stop(Outcome.Interrupted, self._interrupted(state))
         verdict = self._judged(View(state.step, losses, evaluation, **self._now()))
-        if verdict is not None and not isinstance(verdict, Replan) and verdict.outcome is Outcome.Diverged:
-            return evaluation, self._rescued(losses[:0], state.step, verdict.reason)
+        return evaluation, self._weighed(state, verdict)
+
+    def _weighed(self, state: Any, verdict: Stop | Replan | None) -> Stop | Replan | None:
+        """A verdict, after those who could save a diverged run were asked; and, without one, a look whether the state is good."""
+        if isinstance(verdict, Stop) and verdict.outcome is Outcome.Diverged:
+            return self._rescued(np.empty(0), state.step, verdict.reason)
         if self.good is not None and verdict is None and state.step % self.good.every == 0:
-            self.good.consider(self.history.loss, lambda: self._moment(state))
-        return evaluation, verdict
+            self.good.consider(self.history.since(0), lambda: self._moment(state))
+        return verdict
 
     def _note_engine(self) -> None:
         """What the engine had to decide by itself goes into the journal, once."""
@@ -181,7 +259,7 @@ class Loop:
     def _evaluate(self, state: Any) -> dict[str, Any]:
         """Measure the answer on the held-out data; keep the best."""
         done, plan = state.step, self.plan
-        recent, self.measured = self.history.since(self.measured), done
+        recent = self.history.since(self.measured)
         entry: dict[str, Any] = {
             "step": done,
             "epoch": done / plan.steps_per_epoch if plan.steps_per_epoch else None,
@@ -191,14 +269,16 @@ class Loop:
         }
         if self.task.valid:
             held_out, metrics = self.task.valid
-            point = self.engine.answer(state, plan.optimizer.answer())
-            entry["valid_loss"], values = held_out.measure(point, metrics)
+            with self.interrupt.leaving():
+                point = self.engine.answer(state, plan.optimizer.answer())
+                entry["valid_loss"], values = held_out.measure(point, metrics)
             entry |= {f"valid_{m.name}": v for m, v in zip(metrics, values, strict=True)}
             name, sign = self.task.score
             score = sign * entry[name]
             if self.best is None or math.isnan(self.best[0]) or score < self.best[0]:
                 self.best = (score, self.problem.named(point), done)
-        if self.task.valid or self.path is None:
+        self.measured = done
+        if self._recorded:
             self.history.measured(entry)
             if self.task.log is not None:
                 self.task.log(dict(entry))
@@ -239,8 +319,9 @@ class Loop:
                 self.plans.append(switches.pop(0))
             due = min(self._next_evaluation(a), self.plan.steps)
             b = min(upto, due, *[step for step, _ in switches])
-            self._judged_all(View(b, losses[a:b], entries.get(b, {"step": b}) if b == due else None, plan=self.plan))
-            self.measured = b if b == due else self.measured
+            seen = entries.get(b, None if self._recorded else {"step": b}) if b == due else None  # None: a signal cut it off
+            self._judged_all(View(b, losses[a:b], seen, plan=self.plan))
+            self.measured = b if seen is not None else self.measured
             a = b
         self.plans = current
 
@@ -250,16 +331,14 @@ class Loop:
 
     # ------------------------------------------------------------------------------------------------ other plans
 
-    def _turned(self, state: Any) -> Any:
+    def _turn(self, state: Any) -> None:
         """Open loop: take up the next plan of a journal where it begins."""
         while self.coming and self.coming[0][0] == state.step:
             self._take_up(state, *self.coming.pop(0))
             self.history.note("replan", state.step, "as in the journal")
-        return state
 
     def _take_up(self, state: Any, step: int, plan: Plan) -> None:
-        if any(getattr(plan, name) != getattr(self.plan, name) for name in ("rows", "batch_size", "seed")):
-            getattr(state, "reordered", lambda: None)()
+        _reorder(state, self.plan, plan)
         self.plans = [(s, p) for s, p in self.plans if s < step] + [(step, plan)]
 
     def _replanned(self, state: Any, verdict: Replan) -> tuple[Any, Stop | None]:
@@ -298,6 +377,14 @@ class Loop:
     def _moment(self, state: Any) -> Moment:
         return Moment(self.engine.pack(state), self.best)
 
+    def _snapshot(self, state: Any) -> Snapshot:
+        if self.path is not None:
+            self.history.path = np.array(self.path)
+        return Snapshot(
+            self._moment(state), list(self.plans), self.asked, self.history, self.good, time.monotonic() - self.began, self.replans,
+            self.problem.fingerprint, self.numerics,
+        )  # fmt: skip
+
     def _back(self, moment: Moment) -> Any:
         """As the run was at a kept moment."""
         self.history.go_back(moment.step)
@@ -333,6 +420,12 @@ class Loop:
             problem=problem,
             plans=tuple(self.plans),
         )
+
+
+def _reorder(state: Any, before: Plan, after: Plan) -> None:
+    """Tell a state where the rows to come are others from here on."""
+    if any(getattr(before, name) != getattr(after, name) for name in ("rows", "batch_size", "seed")):
+        getattr(state, "reordered", lambda: None)()
 
 
 def checked_plans(given: Any) -> tuple[tuple[int, Plan], ...]:

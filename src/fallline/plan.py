@@ -159,7 +159,7 @@ class Plan:
             return Segment(start, stop, rows, group_of, None, None, None, batches.chunk, None, self.seed, self._frozen_until(layout))
         size = self._stream.batch
         indices = self._rows_of(start, stop)  # before what follows, or the cache would drop this epoch's order
-        following = int(self._rows_of(stop, stop + 1)[0]) if size == 1 and stop < self.steps else None
+        following = int(self._rows_of(stop, stop + 1)[0]) if size == 1 else None  # past the end too: a longer plan goes on there
         return Segment(start, stop, rows, group_of, indices, size, following, batches.chunk, self._stream, self.seed, self._frozen_until(layout))
 
     def _frozen_until(self, layout: Layout) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ from fallline.durable import Damaged, described, listed, read_file, read_json, s
 from fallline.errors import InvalidValue, RunDamaged, RunExists, RunUnfinished
 
 MANIFEST, PLAN, RUN, HISTORY, REPORT = "manifest.json", "plan.json", "run.json", "history.jsonl", "report.html"
+CHECKPOINTS = "checkpoints"
 FORMAT = 1
 
 
@@ -146,7 +147,18 @@ def unfinished(folder: Path) -> RunUnfinished:
     shown = "" if last is None else ", ".join(f"{k.replace('_', ' ')} {v:.5g}" for k, v in last.items() if isinstance(v, float) and k not in ("epoch", "seconds", "lr"))
     reached = "before its first evaluation" if last is None else f"last evaluated after step {step:,}{of} ({shown})"
     kept = ", ".join(n for n in (PLAN, HISTORY, REPORT) if (folder / n).is_file())
-    return RunUnfinished(f"{folder} holds {how}; {reached}. It keeps {kept}; weights are saved at the end only", step=step, evaluation=last)
+    found = checkpointed(folder)
+    kept += f"; a checkpoint of step {found[-1]:,}, from which it can go on" if found else "; no checkpoint yet"
+    return RunUnfinished(f"{folder} holds {how}; {reached}. It keeps {kept}", step=step, evaluation=last)
+
+
+def checkpointed(folder: Path) -> list[int]:
+    """The steps of the checkpoints in a run's folder, none of them verified, the newest last."""
+    try:
+        names = [name.split("-") for name in os.listdir(folder / CHECKPOINTS) if not name.startswith(".")]
+        return [int(step) for _, _, step in sorted(names, key=lambda parts: int(parts[0]))]
+    except (OSError, ValueError):
+        return []
 
 
 def lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -184,7 +196,28 @@ def hold(folder: Path) -> int | None:
     except OSError:
         os.close(descriptor)
         raise RunExists(f"{folder} holds a run that is under way: choose another folder, or wait for it") from None
+    _held.add(descriptor)
     return descriptor
+
+
+def let_go(descriptor: int) -> None:
+    """Let go of a folder."""
+    _held.discard(descriptor)
+    os.close(descriptor)
+
+
+_held: set[int] = set()
+"""Descriptors of held folders. A forked child (a loader's worker) must not keep them: it may outlive a parent that was killed."""
+
+
+def _let_go_in_child() -> None:
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 def busy(folder: Path) -> bool:
@@ -194,7 +227,7 @@ def busy(folder: Path) -> bool:
     except RunExists:
         return True
     if held is not None:
-        os.close(held)
+        let_go(held)
     return False
 
 

@@ -56,6 +56,7 @@ class Run:
         summary: what `fit` measured and decided, plain values.
         reader: how a user's table becomes rows, or None for plain arrays.
         found: what `find_lr` found, where the learning rate was left to it.
+        id: the identity that its checkpoints carry, where it has any.
     """
 
     plan: Plan
@@ -72,6 +73,7 @@ class Run:
     reader: Reader | None = None
     found: Any = None
     plans: tuple[tuple[int, Plan], ...] = ()
+    id: str | None = None
     versions: dict[str, str] = field(default_factory=lambda: versions())
 
     def __post_init__(self) -> None:
@@ -163,6 +165,7 @@ class Run:
             "history.jsonl": self.history.lines(),
             "run.json": {
                 "status": self.outcome.name,
+                "run": self.id,
                 "reason": self.reason,
                 "problem": self.problem_fingerprint,
                 "plans": [[step, plan.to_json()] for step, plan in self.plans],
@@ -285,6 +288,7 @@ def _run_of(files: Mapping[str, bytes], module: Any, folder: str | Path) -> Run:
         problem_fingerprint=about["problem"],
         summary=about["summary"],
         versions=about["versions"],
+        id=about.get("run"),
         found=None if about["found"] is None else found_from_json(about["found"]),
         reader=None if saved["reader"] is None else _reader(saved["reader"], arrays),
     )

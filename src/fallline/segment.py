@@ -23,7 +23,7 @@ class Segment:
         indices: data rows in the order of their visit, the batches one after the other; None where every update
             takes all rows in file order (or where the plan does not know its rows).
         nominal: rows of a batch (the last one of an epoch may be shorter); None where `indices` is.
-        following: the first row of update `stop` where batches are of one row and there is such an update, else None.
+        following: the row of update `stop` (of a longer plan, at the end) where batches are of one row, else None.
         chunk: rows that a large batch is computed in at a time, or None.
         stream: where batches lie, or None where `indices` is.
         seed: the plan's, for what else is random in a step.

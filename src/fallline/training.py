@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,16 @@ from fallline.divergence import diverged
 from fallline.engines import Engine, choose
 from fallline.errors import InvalidValue, PlanMismatch
 from fallline.history import History, Outcome
-from fallline.interrupts import ended_by, interactive, watched
+from fallline.interrupts import Interrupt, Leaving, ended_by, interactive, watched
 from fallline.judges import EarlyStop, Explosion, Judge
+from fallline.keeper import Snapshot, differing
 from fallline.lengths import Length, epochs, steps
-from fallline.live import LiveFolder
+from fallline.live import LiveFolder, Save
 from fallline.loop import Log, Loop, Task, checked_plans
 from fallline.metrics import Metric, metric
 from fallline.plan import Plan
 from fallline.progress import progress_for
+from fallline.resuming import continued
 from fallline.runs import Run
 
 EPOCH = epochs(1)
@@ -49,7 +52,7 @@ def train(
     start: Any = None,
     stop: Judge | Sequence[Judge] | None = None,
     engine: Engine | None = None,
-    save: str | Path | LiveFolder | None = None,
+    save: str | Path | Save | LiveFolder | None = None,
     resume: bool = False,
     log: Log | None = None,
     progress: bool | None = None,
@@ -63,13 +66,15 @@ def train(
         start: initial weights: a dict by parameter name, or a flat vector; left out, the problem's own.
         stop: judges, such as EarlyStop(patience=epochs(3)), TimeBudget("5m") or Rollback().
         engine: left out, the fastest that runs the problem.
-        save: a folder for the run: made at the start, its history written as it happens, complete at the end.
-        resume: not available yet; a clear error says so.
+        save: a folder for the run: made at the start, its history written as it happens, with checkpoints, complete at the
+            end. Or a `Save`, which says how often.
+        resume: go on with the run that the folder holds, from its newest checkpoint that verifies; start it where there is
+            none; give it back where it is finished. The plan may have become longer.
         log: called with one flat dict per evaluation.
         progress: False silences; left out, as the place suggests.
 
     Raises:
-        PlanMismatch: the plan's rows are not the problem's.
+        PlanMismatch: the plan's rows are not the problem's; or the run that is to go on is of other data or another optimizer.
         Diverged: the loss left the finite numbers or exploded; carries the partial run.
         NoLearningRate: lr is auto and the search has no answer.
         KeyboardInterrupt: interrupted in a script; carries the partial run as `.run`.
@@ -80,40 +85,69 @@ def train(
     >>> run.outcome.name, bool(run.history.loss[-1] < 1e-15)
     ('Finished', True)
     """
-    if resume:
-        raise InvalidValue("resume=True: runs cannot be resumed in this version; leave it out to start anew")
+    if resume and save is None:
+        raise InvalidValue("resume=True without save=: give the folder of the run that is to go on")
     plans = checked_plans(plan)
+    _belongs(plans[0][1], problem)
+    engine, given = engine or choose(problem), engine is not None
+    live = save if save is None or isinstance(save, LiveFolder) else LiveFolder.claim(save, resume=resume)
+    try:
+        earlier = None if live is None else continued(live, problem, plans)
+        if isinstance(earlier, Run):
+            return earlier
+        with watched() as interrupt:
+            return _carried_out(Given(problem, plans, valid, start, stop, engine, given, log, progress), live, live is save, earlier, interrupt)
+    except BaseException as error:
+        if live is not None and getattr(error, "run", None) is None:  # with a run, whoever opened the folder finishes it
+            live.close()
+        raise
+
+
+@dataclass(frozen=True)
+class Given:
+    """What `train` was given, checked as far as that goes without looking at any data."""
+
+    problem: Any
+    plans: tuple[tuple[int, Plan], ...]
+    valid: Any
+    start: Any
+    stop: Any
+    engine: Engine
+    chosen: bool
+    log: Log | None
+    progress: bool | None
+
+
+def _carried_out(given: Given, live: LiveFolder | None, came_open: bool, earlier: Snapshot | None, interrupt: Interrupt) -> Run:
+    problem, engine, history = given.problem, given.engine, History() if earlier is None else earlier.history
+    valid = getattr(problem, "valid", None) if given.valid is None else given.valid
+    plans, found = (given.plans, None) if earlier is not None else _with_rate(given, valid, history, interrupt)
+    if earlier is not None:
+        plans = tuple(earlier.plans) + tuple(p for p in given.plans[1:] if p[0] > earlier.step)
     plan = plans[0][1]
-    if plan.rows is not None and plan.rows != problem.rows:
-        raise PlanMismatch(f"the plan is for {plan.rows:,} rows and the problem has {problem.rows:,}; make it with Plan(problem, ...)")
-    if plan.rows is None and problem.rows is not None and problem.rows > 1:
-        raise PlanMismatch(f"the plan does not know its rows and the problem has {problem.rows:,}: make it with Plan(problem, ...)")
-    live = save if save is None or isinstance(save, LiveFolder) else LiveFolder.claim(save)
-    history = History()
-    valid = getattr(problem, "valid", None) if valid is None else valid
-    plan, found = _with_rate(problem, plan, history, valid, start)
-    plans = ((0, plan), *plans[1:])
-    judges = _judges(stop, valid)
-    task = Task(problem, engine or choose(problem), plans, *_validation(problem, plan, valid, judges), judges, log)
-    loop = Loop(task, history)
-    history.note("engine", loop.engine.name, "the fastest that runs this problem" if engine is None else "given")
-    for note in (*getattr(problem, "notes", ()), *plan.notes):
-        history.note("note", note, "")
-    with watched() as interrupt:
-        shown = progress_for(progress, plan.steps)
-        try:
-            if live is not None:
-                live.open(plan, problem, history)
-            run = loop.run(start, shown, interrupt)
-        except BaseException:
-            if live is not None:
-                live.close()
-            raise
-        finally:
-            shown.close()
-        run.found = found
-        if live is not None and live is not save:  # a folder that came open is finished by whoever opened it
-            live.finish(run)
+    judges = _judges(given.stop, valid)
+    task = Task(problem, engine, plans[:1] if earlier is not None else plans, *_validation(problem, plan, valid, judges), judges, given.log)
+    keeper = live.keeper() if live is not None and hasattr(engine, "pack") else None
+    loop = Loop(task, history, keeper)
+    if earlier is None:
+        history.note("engine", engine.name, "given" if given.chosen else "the fastest that runs this problem")
+        for note in (*getattr(problem, "notes", ()), *plan.notes):
+            history.note("note", note, "")
+    else:
+        loop.coming = [p for p in plans if p[0] > earlier.step]
+        differs = differing(earlier.numerics, loop.numerics)
+        history.note("resume", earlier.step, f"within tolerance, not to the bit: {differs}" if differs else "to the bit: the same versions, device and threads")
+    shown = progress_for(given.progress, plans[-1][1].steps)
+    try:
+        if live is not None:
+            live.found = live.found or found
+            live.open(plans[-1][1] if earlier is not None else plan, problem, history)
+        run = loop.run(given.start, shown, interrupt, earlier)
+    finally:
+        shown.close()
+    run.found = found or (live.found if live is not None else None)
+    if live is not None and not came_open:  # a folder that came open is finished by whoever opened it
+        live.finish(run)
     if run.outcome is Outcome.Diverged:
         raise diverged(problem, run.plan, run, loop.failed_at or 0)
     if interrupt.received is not None and not interactive():  # also when it came during the last update: never swallowed
@@ -121,15 +155,27 @@ def train(
     return run
 
 
-def _with_rate(problem: Any, plan: Plan, history: History, valid: Any, start: Any) -> tuple[Plan, Any]:
-    """The plan with its learning rate found, where it is auto, and what was found."""
+def _belongs(plan: Plan, problem: Any) -> None:
+    if plan.rows is not None and plan.rows != problem.rows:
+        raise PlanMismatch(f"the plan is for {plan.rows:,} rows and the problem has {problem.rows:,}; make it with Plan(problem, ...)")
+    if plan.rows is None and problem.rows is not None and problem.rows > 1:
+        raise PlanMismatch(f"the plan does not know its rows and the problem has {problem.rows:,}: make it with Plan(problem, ...)")
+
+
+def _with_rate(given: Given, valid: Any, history: History, interrupt: Interrupt) -> tuple[tuple[tuple[int, Plan], ...], Any]:
+    """The plans with the first one's learning rate found, where it is auto, and what was found."""
+    plans, plan = given.plans, given.plans[0][1]
     if not plan.lr_is_auto:
-        return plan, None
+        return plans, None
     from fallline.advice.lr import find_lr
 
-    found = find_lr(problem, plan, valid=valid.data if isinstance(valid, Validation) else valid, start=start)
+    try:
+        with interrupt.leaving():
+            found = find_lr(given.problem, plan, valid=valid.data if isinstance(valid, Validation) else valid, start=given.start)
+    except Leaving:
+        raise ended_by(interrupt.received or signal.SIGINT) from None
     history.note("lr", found.lr, found.verdict)
-    return plan.with_lr(found), found
+    return ((0, plan.with_lr(found)), *plans[1:]), found
 
 
 def _validation(problem: Any, plan: Plan, valid: Any, judges: Sequence[Judge]) -> tuple[tuple[Any, tuple[Metric, ...]] | None, Length]:

@@ -39,7 +39,7 @@ def attempt(plan: Plan = PLAN, problem: Any = PROBLEM, **options: Any) -> Any:
     [
         ({"plan": Plan(rows=7, epochs=1, optimizer=SGD(lr=0.1))}, PlanMismatch, "for 7 rows and the problem has 60"),
         ({"plan": Plan(steps=7, optimizer=SGD(lr=0.1))}, PlanMismatch, "does not know its rows and the problem has 60"),
-        ({"resume": True}, InvalidValue, "cannot be resumed in this version"),
+        ({"resume": True}, InvalidValue, "resume=True without save="),
         ({"stop": EarlyStop(patience=epochs(1))}, InvalidValue, r"EarlyStop needs a validation score: give train\(..., valid="),
         ({"stop": 5}, InvalidValue, "stop=5: expected judges"),
         ({"stop": ["5m"]}, InvalidValue, "stop='5m': expected judges, such as EarlyStop"),

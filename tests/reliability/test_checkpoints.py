@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 
@@ -74,8 +73,8 @@ def test_one_writer_at_a_time(tmp_path: Path):
     with pytest.raises(fl.RunExists, match="under way"):
         store.writer(tmp_path)
     if held is not None:
-        os.close(held)
-    os.close(store.writer(tmp_path))
+        run_folder.let_go(held)
+    run_folder.let_go(store.writer(tmp_path))
     assert not run_folder.busy(tmp_path)
 
 

@@ -94,6 +94,14 @@ class ModuleEngine:
             return point
         return Point(point.values, self._recalibrated(point), False)
 
+    def numerics(self) -> dict[str, Any]:
+        """What of PyTorch decides about bits."""
+        device, cuda = self.problem.device, torch.backends.cuda
+        out: dict[str, Any] = {"torch": torch.__version__, "device": device.type, "threads": torch.get_num_threads(), "compiled": self.problem.compile}
+        if device.type == "cuda":
+            out |= {"device": torch.cuda.get_device_name(device), "cuda": torch.version.cuda, "tf32": cuda.matmul.allow_tf32}
+        return out | {"deterministic": torch.are_deterministic_algorithms_enabled()}
+
     def pack(self, state: ModuleState) -> Packed:
         """Parameters, registers, buffers, and what else a state is."""
         return packing.pack(self, state)
