@@ -132,11 +132,11 @@ def test_the_same_run_again_prints_its_result(run) -> None:
     assert again.code == 0 and "finished" in again.out and "95 % interval" in again.out
 
 
-@pytest.mark.parametrize("words", [("diabetes", "--epochs", 3), ("breast-cancer", "--epochs", 2)], ids=["other flags", "other data"])
+@pytest.mark.parametrize("words", [("diabetes", "--epochs", 3), ("diabetes", "--epochs", 2, "--momentum", 0.5, "--resume"), ("breast-cancer", "--epochs", 2, "--resume")], ids=["longer", "other flags", "other data"])
 def test_another_run_is_never_printed_as_this_one(run, words: tuple[object, ...]) -> None:
     run("fit", "diabetes", "--epochs", 2, "--out", "d")
-    done = run("fit", *words, "--out", "d", "--resume")
-    assert done.code == 6 and "--overwrite" in done.err and "interval" not in done.out
+    done = run("fit", *words, "--out", "d")
+    assert done.code == 6 and "another" in done.err and "interval" not in done.out
 
 
 def test_overwrite_deletes_nothing_but_a_run(run, tmp_path: Path) -> None:

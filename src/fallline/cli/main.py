@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 from fallline.errors import (
@@ -79,7 +83,7 @@ def fit(
     on_divergence: Annotated[str, typer.Option(help="stop, or rollback: go back to the last good state, halve the learning rate, go on.")] = "stop",
     plan: Annotated[str | None, typer.Option(help="A saved plan.json to carry out as it stands.")] = None,
     out: Out = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Print a finished run's result; start where there is none.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder; start it where there is none; print it where it is finished.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what the folder holds.")] = False,
     json: Json = False,
 ) -> None:  # fmt: skip
@@ -90,6 +94,19 @@ def fit(
     rule = work.rule(optimizer, lr, momentum, nesterov, weight_decay)
     told = work.choices(epochs, batch_size, rule, schedule, loss, metric, plan, seed, compare_commands.read_model(model), device)
     work.fit(data, target, options, told, work.judges(patience, time_limit, on_divergence), work.Place(out, resume, overwrite), json)
+
+
+@app.command("resume", epilog=CODES)
+def go_on(
+    run: Annotated[str, typer.Argument(help="A run's folder.")],
+    model: Annotated[str | None, typer.Option("--model", help="package.module:factory, where the run's model is code.")] = None,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Go on with a run that fit had begun: its own command again, with --resume."""
+    from fallline.cli import work
+
+    sys.argv[1:] = work.resume(run, model)  # the command that will stand in the run
+    app(args=[*sys.argv[1:], *(["--json"] if json else [])], standalone_mode=False)
 
 
 @app.command("find-lr", epilog=CODES)
@@ -165,6 +182,19 @@ def _code(error: BaseException) -> int:
     return 1
 
 
+@contextmanager
+def _ends_on_terminate() -> Iterator[None]:
+    """Within: SIGTERM ends the command with 143 wherever it is; while a run is under way, `train` has its own way to honour it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; every error of ours is one message on stderr and an exit code."""
     args = sys.argv[1:] if arguments is None else arguments
@@ -174,7 +204,8 @@ def main(arguments: list[str] | None = None) -> Any:
         print(f"fallline {__version__}")
         sys.exit(0)
     try:
-        ended = app(args=args or ["--help"], standalone_mode=False)
+        with _ends_on_terminate():
+            ended = app(args=args or ["--help"], standalone_mode=False)
     except FalllineError as error:
         if os.environ.get("FALLLINE_DEBUG"):
             raise

@@ -16,10 +16,9 @@ import numpy as np
 
 from fallline import fitting, lengths, rules, run_folder, runs, tables
 from fallline.batches import Batches
-from fallline.errors import Diverged, InvalidValue, NoLearningRate, RunExists, RunUnfinished, UnknownName
-from fallline.history import Outcome
+from fallline.errors import Diverged, InvalidValue, NoLearningRate, PlanMismatch, RunExists, RunUnfinished, UnknownName
 from fallline.judges import EarlyStop, Rollback, TimeBudget
-from fallline.live import LiveFolder, only_a_run
+from fallline.live import CAME_TO_AN_END, LiveFolder, only_a_run
 from fallline.model_spec import model_spec
 from fallline.plan import Plan
 
@@ -141,24 +140,35 @@ def fit(data: str, target: str | None, options: tables.TableOptions, told: fitti
     """`fallline fit`."""
     folder = Path(place.out) if place.out else _free(Path("runs"), Path(data).stem)
     taken = any(folder.iterdir()) if folder.is_dir() else folder.exists()
+    goes_on = taken and place.resume and not place.overwrite
     if taken:
         only_a_run(folder)  # before anything is read or trained: what cannot be replaced is refused at once
-        if not place.overwrite and not (folder / run_folder.MANIFEST).is_file():
+        if goes_on and run_folder.busy(folder):
+            raise RunExists(f"{run_folder.unfinished(folder)}. Choose another --out, or wait for it")
+        if not place.overwrite and not goes_on and not (folder / run_folder.MANIFEST).is_file():
             raise _to_be_ended(run_folder.unfinished(folder))
     made = tables.table(data, target=target, options=options)
     asked = repr((told, [repr(judge) for judge in stop], options))
-    if taken and not place.overwrite:
-        return _existing(folder, _problem(made, told).fingerprint, asked, json)
+    whole = taken and not place.overwrite and (folder / run_folder.MANIFEST).is_file()
+    if whole and _existing(folder, _problem(made, told).fingerprint, asked, place.resume, json):
+        return
     _say(made.summary.text(), json)
     _say(f"target {made.target.name!r}: {made.target.task} ({made.target.why})", json)
-    about = {"asked": asked, "command": "fallline " + shlex.join(sys.argv[1:]), "created": datetime.now().isoformat(" ", "minutes")}
-    live = LiveFolder.claim(folder, replace=taken, report=True, about=about)
+    about = {"asked": asked, "command": "fallline " + shlex.join(sys.argv[1:]), "where": os.getcwd(), "created": datetime.now().isoformat(" ", "minutes")}
+    live = LiveFolder.claim(folder, replace=taken and not goes_on, resume=goes_on, report=True, about=about)
+    if goes_on:
+        steps = run_folder.checkpointed(folder)
+        _say(f"{folder} holds a run that has come to step {steps[-1]:,}" if steps else f"{folder} holds a run without a checkpoint: it begins anew", json)
     try:
         run = fitting.fit(made, choices=told, stop=stop, save=live, progress=False if json else None)
     except (Diverged, KeyboardInterrupt, SystemExit) as ended:
         if isinstance(ended, Diverged) and told.optimizer is not None and isinstance(told.optimizer.lr, float):
             ended.add_note("or leave --lr auto, which finds one by trying")
         _partial(ended, live.path)
+        raise
+    except PlanMismatch as odd:
+        if goes_on:  # the folder is what cannot be used, and has its exit code
+            raise RunExists(str(odd)) from None
         raise
     page = live.path / run_folder.REPORT
     if json:
@@ -199,24 +209,70 @@ def headline(summary: dict[str, Any]) -> str:
     return f"test {head['metric'].replace('_', ' ')}: {head['value']:.4g} (95 % interval {low:.4g} to {high:.4g}, {head['rows']:,} rows); {head['baseline_name']}: {head['baseline']:.4g}"
 
 
-def _existing(folder: Path, fingerprint: str, asked: str, json: bool) -> None:
-    """An --out that holds an ended run: the same one is printed, another one or one that was cut short is an error."""
+def _existing(folder: Path, fingerprint: str, asked: str, resume: bool, json: bool) -> bool:
+    """An --out that holds an ended run: the same one is printed, another one is an error; False where it is to go on."""
     run = runs.load(folder)
-    what = "other training rows" if run.problem_fingerprint != fingerprint else "other flags" if run.summary.get("asked") != asked else ""
-    if what:
-        raise RunExists(f"{folder} holds a run of {what} ({run.summary.get('command', 'not made by this command')}): choose another --out, or --overwrite")
-    if run.outcome in (Outcome.Interrupted, Outcome.Diverged):
+    command = run.summary.get("command", "not made by this command")
+    if run.problem_fingerprint != fingerprint:
+        raise RunExists(f"{folder} holds a run of other training rows ({command}): choose another --out, or --overwrite")
+    if run.summary.get("asked") != asked:
+        if resume:
+            return False  # perhaps it is only longer: that is seen when the choices are compared
+        raise RunExists(f"{folder} holds a run of other flags ({command}): choose another --out, --resume to go on for longer, or --overwrite")
+    if run.outcome.name not in CAME_TO_AN_END:
+        if resume:
+            return False
         raise _to_be_ended(RunUnfinished(f"{folder} holds this run, but not to its end ({run.outcome.name}: {run.reason})", step=run.history.steps))
     _say(f"{folder} holds this run, finished; --overwrite starts anew", json)
     if json:
         _document({"run": str(folder), "outcome": run.outcome.name, "headline": run.summary.get("headline")})
     else:
         print(headline(run.summary))
+    return True
 
 
 def _to_be_ended(found: RunUnfinished) -> RunUnfinished:
     """The same, with what to type."""
-    return RunUnfinished(f"{found}. Give --overwrite to start anew, or choose another --out", step=found.step, evaluation=found.evaluation)
+    return RunUnfinished(f"{found}. Give --resume to go on, --overwrite to start anew, or choose another --out", step=found.step, evaluation=found.evaluation)
+
+
+def resume(folder: str, model: str | None) -> list[str]:
+    """The words of the command that made a run, with --resume: what `fallline resume` carries out. Goes to where it was given.
+
+    Raises:
+        InvalidValue: a run that no `fallline fit` made, or one whose model is code, which has to be typed.
+    """
+    path = Path(folder).resolve()
+    if not path.is_dir():
+        raise InvalidValue(f"no folder {folder!r}: expected the folder of a run")
+    only_a_run(path)
+    try:
+        summary = jsonlib.loads((path / run_folder.RUN).read_text())["summary"]
+        words, where = shlex.split(summary["command"])[1:], str(summary["where"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        words, where = [], ""
+    if words[:1] != ["fit"]:
+        raise InvalidValue(f"{folder} was not made by fallline fit: go on with fl.train(problem, plan, save={folder!r}, resume=True)")
+    if not Path(where).is_dir():
+        raise InvalidValue(f"the run in {folder} was made in {where}, which is not there: go to where its data are and repeat its command with --resume")
+    os.chdir(where)
+    return [*_words_again(folder, words, model), "--out", str(path), "--resume"]
+
+
+def _words_again(folder: str, words: list[str], model: str | None) -> list[str]:
+    """A command's words without those that are replaced. A folder names no code that is run: such a model has to be typed."""
+    kept, rest = [], iter(words)
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if name in ("--out", "--model"):
+            value = value if equals else next(rest, "")
+            if name == "--model" and model is None:
+                if model_spec(value).kind == "factory":
+                    raise InvalidValue(f"the run in {folder} is of the model {value!r}, which is code: type it, fallline resume {folder} --model {value}")
+                kept += ["--model", value]
+        elif name not in ("--resume", "--overwrite", "--json"):
+            kept.append(word)
+    return kept if model is None else [*kept, "--model", model]
 
 
 def _free(parent: Path, stem: str) -> Path:
