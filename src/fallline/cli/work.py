@@ -16,7 +16,15 @@ import numpy as np
 
 from fallline import fitting, lengths, rules, run_folder, runs, tables
 from fallline.batches import Batches
-from fallline.errors import Diverged, InvalidValue, NoLearningRate, PlanMismatch, RunExists, RunUnfinished, UnknownName
+from fallline.errors import (
+    Diverged,
+    InvalidValue,
+    NoLearningRate,
+    PlanMismatch,
+    RunExists,
+    RunUnfinished,
+    UnknownName,
+)
 from fallline.judges import EarlyStop, Rollback, TimeBudget
 from fallline.live import CAME_TO_AN_END, LiveFolder, only_a_run
 from fallline.model_spec import model_spec
