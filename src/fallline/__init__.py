@@ -33,6 +33,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "constant", "cosine", "custom", "ema", "exponential", "inverse_scaling", "linear", "one_cycle", "one_cycle_momentum",
         "one_minus_sqrt", "optimal", "polyak", "schedule", "step_decay", "times", "warmup",
     ),
+    "sweeping": ("Sweep", "log", "sweep", "values"),
     "tables": ("Table", "TableOptions", "table"),
     "training": ("Validation", "train"),
 }  # fmt: skip

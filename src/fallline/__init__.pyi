@@ -76,6 +76,10 @@ from fallline.schedules import schedule as schedule
 from fallline.schedules import step_decay as step_decay
 from fallline.schedules import times as times
 from fallline.schedules import warmup as warmup
+from fallline.sweeping import Sweep as Sweep
+from fallline.sweeping import log as log
+from fallline.sweeping import sweep as sweep
+from fallline.sweeping import values as values
 from fallline.tables import Table as Table
 from fallline.tables import TableOptions as TableOptions
 from fallline.tables import table as table

@@ -12,8 +12,9 @@ from fallline.charts.paths import path
 from fallline.charts.picture import Picture
 from fallline.charts.rates import range_test
 from fallline.charts.stability import stability
+from fallline.charts.sweeps import heat_map
 
 __all__ = [
-    "Picture", "bars", "calibration", "coefficients", "confusion", "loss_curves", "lr_curve", "path", "plan_curves", "pr",
+    "Picture", "bars", "calibration", "coefficients", "confusion", "heat_map", "loss_curves", "lr_curve", "path", "plan_curves", "pr",
     "predicted", "range_test", "residuals", "stability",
 ]  # fmt: skip
