@@ -1,6 +1,6 @@
 """The same injections for checkpoints as others write them, beside ours: what loads in the end, and is it right.
 
-    python benchmarks/reliability.py [--kills 20] [--flips 300] [--json FILE]
+    python benchmarks/reliability.py [--kills 20] [--flips 300] [--only ours ...] [--json FILE]
 
 Systems: ours; torch.save; torch.distributed.checkpoint (DCP); Accelerate's save_state; Lightning's Trainer.save_checkpoint. Each
 writes a new folder or file for every step, as their documentation recommends, and loads the newest by its name. What is not
@@ -301,15 +301,16 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--kills", type=int, default=20)
     arguments.add_argument("--flips", type=int, default=300)
+    arguments.add_argument("--only", nargs="+", choices=list(MAKERS), default=list(MAKERS))
     arguments.add_argument("--json")
     arguments.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     given = arguments.parse_args()
     if given.worker:
         work(*given.worker)
     rows = {}
-    for key, make in MAKERS.items():
+    for key in given.only:
         try:
-            system = make()
+            system = MAKERS[key]()
         except ImportError as missing:
             print(f"{key}: not measured: {missing}")
             continue

@@ -22,7 +22,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "PlanEnded", "PlanMismatch", "RunDamaged", "RunExists", "RunUnfinished", "TableError", "UnknownName",
     ),
     "fitting": ("Choices", "fit"),
-    "judges": ("EarlyStop", "Rollback", "TimeBudget"),
+    "judges": ("EarlyStop", "Rollback", "SkipBroken", "TimeBudget"),
     "lengths": ("epochs", "fraction", "steps"),
     "live": ("Save",),
     "plan": ("Plan",),

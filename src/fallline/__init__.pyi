@@ -32,6 +32,7 @@ from fallline.fitting import Choices as Choices
 from fallline.fitting import fit as fit
 from fallline.judges import EarlyStop as EarlyStop
 from fallline.judges import Rollback as Rollback
+from fallline.judges import SkipBroken as SkipBroken
 from fallline.judges import TimeBudget as TimeBudget
 from fallline.lengths import epochs as epochs
 from fallline.lengths import fraction as fraction

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,10 +16,52 @@ if TYPE_CHECKING:
     from fallline.plan_stability import Stability
 
 
-def failed_loss(problem: Any, plan: Plan, state: Any, step: int) -> float:
-    """The mean loss of update `step`'s batch at its gradient point w - look*v, in the registers' own type.
+def check_start(problem: Any) -> None:
+    """Refuse to begin at weights that are not finite: no learning rate would help.
 
-    It is not finite, or its gradient is not: a finite number says that the gradient alone broke.
+    Raises:
+        InvalidValue: the first parameter that holds such a number is named.
+    """
+    start = np.asarray(problem.start())
+    if not np.isfinite(start).all():
+        for parameter, part in zip(problem.layout.parameters, problem.layout.slices, strict=True):
+            check_finite(parameter.name, start[part])
+
+
+def check_finite(name: str, values: np.ndarray) -> None:
+    """Refuse a parameter that is not finite before anything was trained.
+
+    Raises:
+        InvalidValue: it is not.
+    """
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        raise InvalidValue(
+            f"parameter {name!r} holds {np.ravel(values)[bad[0]]} before the first update ({len(bad):,} of its {values.size:,} numbers are not finite): "
+            "the weights were broken before training; initialise them anew, or load weights that are finite"
+        )
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an update was not made.
+
+    Attributes:
+        loss: the mean loss of its batch.
+        first: what broke first, by its name; "" where the problem cannot tell.
+        data: whether that is the data: then no learning rate would help.
+    """
+
+    loss: float
+    first: str = ""
+    data: bool = False
+
+
+def failure(problem: Any, plan: Plan, state: Any, step: int) -> Failure:
+    """The mean loss of update `step`'s batch at its gradient point w - look*v, in the registers' own type, and what broke first.
+
+    The loss is not finite, or its gradient is not: a finite number says that the gradient alone broke. What broke is a column, a
+    tensor or a gradient.
     """
     registers, layout = state.registers(), problem.layout
     segment = plan.segment(step, step + 1, layout)
@@ -27,20 +70,27 @@ def failed_loss(problem: Any, plan: Plan, state: Any, step: int) -> float:
         for part, group in zip(layout.slices, segment.group_of, strict=True):
             point[part] -= look[group] * registers.v[part]
     with np.errstate(all="ignore"):
-        return float(np.asarray(problem.loss(point, segment.batch(0))).astype(registers.w.dtype))
+        if hasattr(problem, "unsound"):
+            loss, first, data = problem.unsound(point, segment.batch(0), plan.seed, step)
+        else:
+            loss, first, data = problem.loss(point, segment.batch(0)), "", False
+        return Failure(float(np.asarray(loss).astype(registers.w.dtype)), first, data)
 
 
-def diverged(problem: Any, plan: Plan, run: Any, step: int) -> Diverged:
+def diverged(problem: Any, plan: Plan, run: Any, step: int, why: Failure | None = None) -> Diverged:
     """The error that says where it went wrong, and the likely cause; it carries the partial run."""
     loss = run.history.loss
     rows = plan.segment(step, step + 1, problem.layout).batch(0) if step < plan.steps and plan.rows is not None else None
     shown = () if rows is None else tuple(int(r) for r in rows[:10])
     value = f"loss {loss[-1]:.3g}" if len(loss) else "the first loss is not finite"
     where = f"row{'s' if len(shown) > 1 else ''} {', '.join(map(str, shown))}{' ...' if rows is not None and len(rows) > 10 else ''}" if shown else "all rows"
-    cause = _cause(problem, plan, step, rows)
+    cause = _DATA if why is not None and why.data else _cause(problem, plan, step, rows)
     error = Diverged(f"Diverged: {value} before step {step} ({where}): {run.reason}. {cause}", step=step, rows=shown, cause=cause)
     error.run = run
     return error
+
+
+_DATA = "The data are at fault, not the learning rate: mend or remove such rows, or leave their batches out (stop=SkipBroken())."
 
 
 def _cause(problem: Any, plan: Plan, step: int, rows: np.ndarray | None) -> str:
@@ -92,4 +142,4 @@ def _unscaled(problem: Any) -> str:
     return ""
 
 
-__all__ = ["diverged", "failed_loss"]
+__all__ = ["Failure", "check_finite", "check_start", "diverged", "failure"]

@@ -34,6 +34,8 @@ class View:
         seconds: how long the run has taken, all its parts together.
         failed: why the descent is about to be called diverged, or "": then `step` is the update that was not made.
         replans: how often the plan has been replaced so far.
+        broke: whether update `step` was not made because its loss or gradient was not finite.
+        skipped: how many updates have been left out so far.
     """
 
     step: int
@@ -43,6 +45,8 @@ class View:
     seconds: float = 0.0
     failed: str = ""
     replans: int = 0
+    broke: bool = False
+    skipped: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,14 @@ class Replan:
     back: bool = False
 
 
-Verdict = Go | Stop | Replan
+@dataclass(frozen=True)
+class Skip:
+    """Leave out the update whose batch broke, and go on."""
+
+    reason: str
+
+
+Verdict = Go | Stop | Replan | Skip
 GO = Go()
 
 
@@ -148,10 +159,11 @@ class Explosion:
 
         def look(view: View) -> Verdict:
             nonlocal scale, seen, recent
-            opening = view.losses[: max(beginning - seen, 0)]
+            losses = view.losses[np.isfinite(view.losses)]  # an update that was left out says nothing about the scale
+            opening = losses[: max(beginning - seen, 0)]
             scale = max(scale, float(np.abs(opening).max())) if len(opening) else scale
-            seen += len(view.losses)
-            recent = np.concatenate([recent, view.losses])[-beginning:]
+            seen += len(losses)
+            recent = np.concatenate([recent, losses])[-beginning:]
             if view.failed or view.evaluation is None or seen <= beginning:
                 return GO
             level = float(np.median(recent))
@@ -235,5 +247,37 @@ class Rollback:
             if view.replans >= self.most:
                 return Stop(Outcome.Diverged, f"{view.failed}, after the learning rate was cut {view.replans} times")
             return Replan(view.plan.with_lr(times(self.cut)), view.failed, back=True)
+
+        return look
+
+
+@dataclass(frozen=True)
+class SkipBroken:
+    """Where a batch's loss or gradient is not finite: leave that update out, go on with the next; a bounded number of times.
+
+    The update uses up its t, so the schedule and the order of rows stay as planned; the registers are untouched; the journal
+    names the rows and what broke; the loss stands as it was, NaN as NaN. What is left out too often is no accident: then the
+    run stops.
+
+    Args:
+        most: how many updates, at most.
+
+    >>> SkipBroken()
+    SkipBroken(most=10)
+    """
+
+    most: int = 10
+
+    def __post_init__(self) -> None:
+        if isinstance(self.most, bool) or not isinstance(self.most, int) or self.most < 1:
+            raise InvalidValue(f"SkipBroken(most={self.most!r}): expected a whole number of at least 1")
+
+    def begin(self, clock: Clock) -> Callable[[View], Verdict]:
+        def look(view: View) -> Verdict:
+            if not view.broke:
+                return GO
+            if view.skipped >= self.most:
+                return Stop(Outcome.Diverged, f"{view.failed}, after {view.skipped} updates were left out already")
+            return Skip(view.failed)
 
         return look

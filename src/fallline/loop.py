@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from fallline.divergence import failed_loss
+from fallline.divergence import Failure, failure
 from fallline.engines import Engine
 from fallline.errors import InvalidValue
 from fallline.history import History, Outcome
 from fallline.interrupts import Interrupt, Leaving
-from fallline.judges import EarlyStop, Judge, Replan, Stop, View
+from fallline.judges import EarlyStop, Judge, Replan, Skip, Stop, View
 from fallline.keeper import Keeper, Snapshot, numerics
 from fallline.lengths import Length
 from fallline.metrics import Metric, metric
@@ -38,6 +38,7 @@ PATH_SIZE, PATH_STEPS = 10, 100_000
 """A problem with at most this many parameters, that is not a model, keeps its path for at most this many updates."""
 
 Log = Callable[[dict[str, Any]], Any]
+Verdicts = Stop | Replan | Skip
 Plans = list[tuple[int, Plan]]
 """Plans and the updates from which they are carried out, the first from 0."""
 
@@ -83,6 +84,7 @@ class Loop:
         self.reason = ""
         self.measured = 0
         self.failed_at: int | None = None
+        self.failure: Failure | None = None
         self.replans = 0
         self.began = time.monotonic()
         self.good = good_states(task.judges, self.plan.clock)
@@ -123,8 +125,10 @@ class Loop:
         """
         self.interrupt = interrupt
         state = self._begin(start) if earlier is None else self._go_on(earlier)
-        outcome, length, verdict = None, 64.0, self._owed(state)
+        outcome, length, verdict = None, 1.0, self._owed(state)  # a first update may take long: nobody knows yet
         while outcome is None:
+            if isinstance(verdict, Skip):
+                verdict = self._skipped(state, verdict)
             if isinstance(verdict, Replan):
                 state, verdict = self._replanned(state, verdict)
             outcome = self._ended(state, verdict)
@@ -190,7 +194,7 @@ class Loop:
         self._show_again(earlier.step)
         return state
 
-    def _owed(self, state: Any) -> Stop | Replan | None:
+    def _owed(self, state: Any) -> Verdicts | None:
         """The evaluation of a state that goes on from a snapshot, where a signal had cut it off."""
         step = state.step
         if step == 0 or not self._recorded or self.measured == step or step != min(self._next_evaluation(step - 1), self.plan.steps):
@@ -207,7 +211,7 @@ class Loop:
             ends.append(due)
         return min(ends)
 
-    def _looked(self, state: Any, a: int, result: Any) -> tuple[dict[str, Any] | None, Stop | Replan | None]:
+    def _looked(self, state: Any, a: int, result: Any) -> tuple[dict[str, Any] | None, Verdicts | None]:
         """Write down what a segment from update `a` gave, measure where it is time, and ask the judges."""
         losses = result.trace.loss
         self._note_engine()
@@ -216,14 +220,15 @@ class Loop:
             self.path.append(np.array(state.registers().w, np.float64))
         if result.stopped_at is not None:
             self.failed_at = result.stopped_at
-            self.history.failed = failed_loss(self.problem, self.plan, state, result.stopped_at)
-            return None, self._rescued(losses, result.stopped_at, result.reason)
+            self.failure = failure(self.problem, self.plan, state, result.stopped_at)
+            self.history.failed, first = self.failure.loss, self.failure.first
+            return None, self._rescued(losses, result.stopped_at, f"{result.reason}, first {first}" if first else result.reason, broke=True)
         if state.step not in (self.plan.steps, self._next_evaluation(a)):
             verdict = self._judged(View(state.step, losses, None, **self._now()))
             return None, self._weighed(state, verdict)
         return self._measured(state, losses)
 
-    def _measured(self, state: Any, losses: np.ndarray) -> tuple[dict[str, Any] | None, Stop | Replan | None]:
+    def _measured(self, state: Any, losses: np.ndarray) -> tuple[dict[str, Any] | None, Verdicts | None]:
         """Measure the state and ask the judges; a signal may cut that off, and then it is owed."""
         try:
             evaluation = self._evaluate(state)
@@ -232,7 +237,7 @@ class Loop:
         verdict = self._judged(View(state.step, losses, evaluation, **self._now()))
         return evaluation, self._weighed(state, verdict)
 
-    def _weighed(self, state: Any, verdict: Stop | Replan | None) -> Stop | Replan | None:
+    def _weighed(self, state: Any, verdict: Verdicts | None) -> Verdicts | None:
         """A verdict, after those who could save a diverged run were asked; and, without one, a look whether the state is good."""
         if isinstance(verdict, Stop) and verdict.outcome is Outcome.Diverged:
             return self._rescued(np.empty(0), state.step, verdict.reason)
@@ -290,22 +295,26 @@ class Loop:
         self.judges = [judge.begin(self.plan.clock) for judge in self.task.judges]
 
     def _now(self) -> dict[str, Any]:
-        return {"plan": self.plan, "seconds": time.monotonic() - self.began, "replans": self.replans}
+        return {"plan": self.plan, "seconds": time.monotonic() - self.began, "replans": self.replans, "skipped": self._skips()}
 
-    def _judged(self, view: View) -> Stop | Replan | None:
+    def _skips(self) -> int:
+        return sum(entry["what"] == "skip" for entry in self.history.journal)
+
+    def _judged(self, view: View) -> Verdicts | None:
         for judge in self.judges:
             verdict = judge(view)
-            if isinstance(verdict, (Stop, Replan)):
+            if isinstance(verdict, (Stop, Replan, Skip)):
                 return verdict
         return None
 
-    def _rescued(self, losses: np.ndarray, at: int, reason: str) -> Stop | Replan:
+    def _rescued(self, losses: np.ndarray, at: int, reason: str, broke: bool = False) -> Verdicts:
         """What the judges say to a descent that has diverged at an update: go on otherwise, or let it be.
 
         Args:
             losses: those that no judge has seen yet.
+            broke: whether the update was not made because its loss or gradient was not finite.
         """
-        return self._judged(View(at, losses, None, failed=reason, **self._now())) or Stop(Outcome.Diverged, reason)
+        return self._judged(View(at, losses, None, failed=reason, broke=broke, **self._now())) or Stop(Outcome.Diverged, reason)
 
     def _show_again(self, upto: int) -> None:
         """Have the judges begin anew and see what has been until update `upto`, evaluation by evaluation."""
@@ -330,6 +339,27 @@ class Loop:
             judge(view)
 
     # ------------------------------------------------------------------------------------------------ other plans
+
+    def _skipped(self, state: Any, verdict: Skip) -> Verdicts | None:
+        """Leave the update out whose batch broke: it uses up its t, its loss stands as it was, the registers are untouched."""
+        for word in ("settle", "reordered"):  # what a state knew of the update that is not made
+            getattr(state, word, lambda: None)()
+        at, state.step, self.failed_at, self.failure = state.step, state.step + 1, None, None
+        failed, self.history.failed = self.history.failed, None
+        self.history.note("skip", at, f"{verdict.reason}; rows {self._rows_shown(at)}")
+        losses = np.array([math.nan if failed is None else failed])
+        self.history.losses.append(losses)
+        if self.path is not None:
+            self.path.append(np.array(state.registers().w, np.float64))
+        if state.step in (self.plan.steps, self._next_evaluation(at)):
+            return self._measured(state, losses)[1]
+        return self._weighed(state, self._judged(View(state.step, losses, None, **self._now())))
+
+    def _rows_shown(self, step: int) -> str:
+        if self.plan.rows is None:
+            return "of the stream's batch"
+        rows = self.plan.segment(step, step + 1, self.problem.layout).batch(0)
+        return "all" if rows is None else ", ".join(map(str, rows[:10])) + (" ..." if len(rows) > 10 else "")
 
     def _turn(self, state: Any) -> None:
         """Open loop: take up the next plan of a journal where it begins."""
@@ -363,7 +393,7 @@ class Loop:
         self.history.note("rollback" if verdict.back else "replan", state.step, why)
         if verdict.back:
             self._show_again(state.step)
-        self.failed_at = None
+        self.failed_at = self.failure = None
         return state, None
 
     def _bearable(self, state: Any, at: int) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fallline.divergence import diverged
+from fallline.divergence import check_start, diverged
 from fallline.engines import Engine, choose
 from fallline.errors import InvalidValue, PlanMismatch
 from fallline.history import History, Outcome
@@ -64,7 +64,7 @@ def train(
         plan: how; `lr=auto` in it is found by `find_lr` first. Or a run's journal, `run.plans`, to be carried out again.
         valid: (X, y), or a `Validation`.
         start: initial weights: a dict by parameter name, or a flat vector; left out, the problem's own.
-        stop: judges, such as EarlyStop(patience=epochs(3)), TimeBudget("5m") or Rollback().
+        stop: judges, such as EarlyStop(patience=epochs(3)), TimeBudget("5m"), Rollback() or SkipBroken().
         engine: left out, the fastest that runs the problem.
         save: a folder for the run: made at the start, its history written as it happens, with checkpoints, complete at the
             end. Or a `Save`, which says how often.
@@ -95,6 +95,8 @@ def train(
         earlier = None if live is None else continued(live, problem, plans)
         if isinstance(earlier, Run):
             return earlier
+        if earlier is None and start is None:
+            check_start(problem)
         with watched() as interrupt:
             return _carried_out(Given(problem, plans, valid, start, stop, engine, given, log, progress), live, live is save, earlier, interrupt)
     except BaseException as error:
@@ -149,7 +151,7 @@ def _carried_out(given: Given, live: LiveFolder | None, came_open: bool, earlier
     if live is not None and not came_open:  # a folder that came open is finished by whoever opened it
         live.finish(run)
     if run.outcome is Outcome.Diverged:
-        raise diverged(problem, run.plan, run, loop.failed_at or 0)
+        raise diverged(problem, run.plan, run, loop.failed_at or 0, loop.failure)
     if interrupt.received is not None and not interactive():  # also when it came during the last update: never swallowed
         raise ended_by(interrupt.received, run)
     return run

@@ -18,6 +18,7 @@ from fallline.advice.probe import Probe, Rung
 from fallline.advice.reading import read, smooth
 from fallline.advice.search import Answer, answer, rungs
 from fallline.advice.sweep import sweep
+from fallline.divergence import check_start
 from fallline.errors import InvalidValue, PlanMismatch
 from fallline.plan import Plan
 from fallline.rules import default_lr, typical_lr
@@ -79,6 +80,8 @@ def find_lr(
     fewest = LEAST_FREE if budget is None else LEAST
     budget = (BUDGET if hasattr(problem, "part") else BUDGET_OF_FUNCTIONS) if budget is None else budget
     _check(problem, plan, budget, low, high)
+    if start is None:
+        check_start(problem)
     least = max(fewest, LEAST_ROWS / (plan.batch_size.size or plan.rows or LEAST_ROWS))
     return _Search(problem, plan, valid, max(budget * plan.steps, least), plan.seed if seed is None else seed, start).run(low, high)
 

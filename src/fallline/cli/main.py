@@ -80,7 +80,7 @@ def fit(
     drop: Drop = "", only: Only = "", type: Type = None, seed: Seed = 0,
     patience: Annotated[float | None, typer.Option(help="Stop after this many epochs without improvement.")] = None,
     time_limit: Annotated[str | None, typer.Option(help="Such as 90s, 5m or 2h.")] = None,
-    on_divergence: Annotated[str, typer.Option(help="stop, or rollback: go back to the last good state, halve the learning rate, go on.")] = "stop",
+    on_divergence: Annotated[str, typer.Option(help="stop; rollback: go back to the last good state, halve the learning rate, go on; or skip: leave out batches that are not finite, ten at most.")] = "stop",
     plan: Annotated[str | None, typer.Option(help="A saved plan.json to carry out as it stands.")] = None,
     out: Out = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder; start it where there is none; print it where it is finished.")] = False,

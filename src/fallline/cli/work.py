@@ -25,7 +25,7 @@ from fallline.errors import (
     RunUnfinished,
     UnknownName,
 )
-from fallline.judges import EarlyStop, Rollback, TimeBudget
+from fallline.judges import EarlyStop, Rollback, SkipBroken, TimeBudget
 from fallline.live import CAME_TO_AN_END, LiveFolder, only_a_run
 from fallline.model_spec import model_spec
 from fallline.plan import Plan
@@ -128,11 +128,12 @@ def _read_json(path: str) -> Any:
 
 def judges(patience: float | None, time_limit: str | None, on_divergence: str = "stop") -> list[Any]:
     """The flags that end a run, or keep it from ending, as judges."""
-    if on_divergence not in ("stop", "rollback"):
-        raise UnknownName.among("way to meet a divergence", on_divergence, ("stop", "rollback"))
+    ways: dict[str, list[Any]] = {"stop": [], "rollback": [Rollback()], "skip": [SkipBroken()]}
+    if on_divergence not in ways:
+        raise UnknownName.among("way to meet a divergence", on_divergence, tuple(ways))
     out: list[Any] = [] if patience is None else [EarlyStop(lengths.epochs(patience))]
     out += [] if time_limit is None else [TimeBudget(time_limit)]
-    return [*out, Rollback()] if on_divergence == "rollback" else out
+    return [*out, *ways[on_divergence]]
 
 
 def _say(text: str, json: bool) -> None:

@@ -21,6 +21,7 @@ from fallline.layout import Layout
 from fallline.problems import arrays
 from fallline.problems.losses import SOFTMAX, Loss
 from fallline.problems.model import LinearModel, Weights
+from fallline.problems.unsound import unsound
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,10 @@ class LinearProblem:
             X = self.X[at].astype(np.float64, copy=False)
             weight = None if self.weight is None else self.weight[at].astype(np.float64)
             yield X, self.target[at].astype(np.float64), weight
+
+    def unsound(self, w: np.ndarray, batch: np.ndarray | None, seed: int, step: int) -> tuple[float, str, bool]:
+        """The mean loss of rows at flat weights; the first column, score or loss that is not finite; whether the data are."""
+        return (self._mean(w, batch, None)[0], *unsound(self, w, batch))
 
     def scores(self, weights: Weights, X: Any) -> np.ndarray:
         """x . coef + intercept of every row of `X`; see `LinearModel.scores`."""

@@ -120,6 +120,7 @@ class Stream:
         self.per_epoch = len(batches) if hasattr(batches, "__len__") else None  # type: ignore[arg-type]
         self._iterator: Iterator[Any] | None = None
         self._next = -1
+        self.last: Any = None
         self._stood: dict[int, list[torch.Tensor]] = {}
 
     def batch(self, step: int, seeded: Callable[[int], None]) -> Any:
@@ -139,7 +140,8 @@ class Stream:
                 self._advance(seeded)
             if step != first:
                 seeded(step)
-        return moved(self._advance(seeded), self.device)
+        self.last = moved(self._advance(seeded), self.device)  # kept, so that a batch that broke can be looked at
+        return self.last
 
     def _open(self, first: int, seeded: Callable[[int], None]) -> None:
         """Begin a pass at update `first`."""

@@ -21,6 +21,7 @@ from fallline.advice.found import Curve, Found
 from fallline.advice.lr import BUDGET, CEILING, LEAST, PER_DECADE, ROWS_PER_RATE, SWEEPS, guess
 from fallline.advice.reading import decades, read
 from fallline.advice.search import answer, rungs
+from fallline.divergence import check_finite
 from fallline.errors import InvalidValue
 from fallline.plan import Plan
 from fallline.torch.finder_probe import KEPT, SCORED, Updates, probe_of
@@ -89,6 +90,9 @@ def find_lr(
     optimizer = torch.optim.SGD(list(trainable(model).values()), lr=low, momentum=0.9) if optimizer is None else bare(optimizer)
     _check_optimizer(model, optimizer)
     modules = [model, loss] if isinstance(loss, torch.nn.Module) else [model]
+    for name, parameter in trainable(model).items():
+        if not torch.isfinite(parameter).all():
+            check_finite(name, parameter.detach().double().cpu().numpy())
     driver, silenced = attached(optimizer), sum(len(hooks) for hooks in hooks_of(optimizer))
     unread = nullcontext() if valid is None else untouched([], loader=valid)
     with untouched(modules, optimizer, scaler, loader) as held, unread, torch.enable_grad():

@@ -24,6 +24,7 @@ from fallline.torch.nest import described, mapped, rows_of
 from fallline.torch.objective import Contract, Loss, Objective, Value, pair
 from fallline.torch.randomness import borrowed
 from fallline.torch.state import Point, copies, flat, unflat, write
+from fallline.torch.unsound import unsound
 
 FIRST_BATCHES = 4
 """Batches of a stream that are set apart for scoring, at most; a quarter of a short stream, and at least one."""
@@ -279,6 +280,10 @@ class ModuleProblem:
         """Mean loss of the rows `batch` at the flat weights `w`."""
         with self._at(self._point(w)), modules.mode(self.model, training=True), torch.no_grad(), borrowed(self.device, False):
             return float(self.value(self.source.take(None if batch is None else torch.from_numpy(np.asarray(batch, np.int64)).to(self.device))).mean)
+
+    def unsound(self, w: np.ndarray, batch: np.ndarray | None, seed: int, step: int) -> tuple[float, str, bool]:
+        """The mean loss of update `step`'s rows at flat weights; the first tensor that is not finite, by its name; whether it is the data."""
+        return unsound(self, w, batch, seed, step)
 
     curvature_rows = bending.ROWS
 

@@ -150,6 +150,8 @@ class LinearEngine:
             order, bounds = self._order(segment)
             return dense.batch(*self._data, order, bounds, *common, state.w, v, s, a, l1, state.b, law.intercept, losses)
         order = self._singles(segment)
+        if not np.isfinite(self.problem.X[order[0]]).all():  # kernels fill their pipeline with 0 times this row
+            return 0
         plain = not (needs.v or needs.s or needs.a or needs.threshold or needs.clip)
         if plain and self.problem.outputs == 1 and self._features <= GRAM_FEATURES and law.intercept:
             following = -1 if segment.following is None else segment.following

@@ -1,0 +1,72 @@
+"""Where a linear model's numbers stop being finite: the first row and column, score, loss or gradient that is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fallline.problems.losses import SOFTMAX
+
+ROWS = 4096
+"""Rows that are looked at in one go."""
+
+
+def unsound(problem: Any, w: np.ndarray, batch: np.ndarray | None) -> tuple[str, bool]:
+    """The first thing that is not finite among rows at flat weights, in words ("" where everything is), and whether it is the data.
+
+    Numbers are computed in the data's own type, as the kernels do: what overflows there need not in float64.
+    """
+    rows = np.arange(problem.rows) if batch is None else np.asarray(batch)
+    gradient: np.ndarray | None = None
+    for a in range(0, len(rows), ROWS):
+        found = _in_data(problem, rows[a : a + ROWS])
+        if found:
+            return found, True
+        found, part = _of_rows(problem, w, rows[a : a + ROWS])
+        if found:
+            return found, False
+        gradient = part if gradient is None else gradient + part
+        if not np.isfinite(gradient).all():
+            return f"the gradient of {_names(problem, gradient)}", False
+    return "", False
+
+
+def _in_data(problem: Any, rows: np.ndarray) -> str:
+    """The first number among features and targets that is not finite: arrays may have been changed since they were checked."""
+    X, y = problem.X[rows], problem.target[rows]
+    X = np.asarray(X.toarray() if problem.sparse else X)
+    if not np.isfinite(X).all():
+        row, column = np.argwhere(~np.isfinite(X))[0]
+        return f"{X[row, column]} in {problem.feature_name(column)} of row {rows[row]}"
+    if not np.isfinite(y).all():
+        at = int(np.flatnonzero(~np.isfinite(y.reshape(len(y), -1)).all(axis=1))[0])
+        return f"{y[at]} in the target of row {rows[at]}"
+    return ""
+
+
+def _of_rows(problem: Any, w: np.ndarray, rows: np.ndarray) -> tuple[str, np.ndarray]:
+    X, y = problem.X[rows], problem.target[rows]
+    X = np.asarray(X.toarray() if problem.sparse else X)
+    kind, size, loss = X.dtype, problem.layout.parameters[0].size, problem.loss
+    coef = w[:size].reshape(problem.features, -1).astype(kind)
+    z = X @ coef + (w[size:].astype(kind) if problem.intercept else kind.type(0))
+    if not np.isfinite(z).all():
+        row = int(np.flatnonzero(~np.isfinite(z).all(axis=1))[0])
+        part = np.abs(X[row][:, None].astype(np.float64) * coef)
+        column = int(np.unravel_index(np.argmax(part), part.shape)[0])
+        return f"the score of row {rows[row]}, by {problem.feature_name(column)} (value {X[row, column]:.3g})", coef
+    y = y if loss.code == SOFTMAX else y.reshape(len(y), -1)
+    value = loss.value(z, y)
+    value = (value.sum(axis=1) if value.ndim > 1 else value).astype(kind)
+    if not np.isfinite(value).all():
+        row = int(np.flatnonzero(~np.isfinite(value))[0])
+        return f"the loss of row {rows[row]} (score {np.ravel(z[row])[0]:.3g})", coef
+    return "", X.T @ loss.slope(z, y).astype(kind)
+
+
+def _names(problem: Any, gradient: np.ndarray) -> str:
+    return problem.feature_name(int(np.argwhere(~np.isfinite(gradient))[0][0]))
+
+
+__all__ = ["unsound"]
