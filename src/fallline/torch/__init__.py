@@ -3,6 +3,7 @@
 - `problem(model, loss, data)`: then `fl.train`, `fl.find_lr`, `fl.fit` and all the rest.
 - `Optimizer(model, plan)`: your loop, the plan's optimizer, schedule and groups.
 - `Scheduler(optimizer, plan)` and `find_lr(model, loss, loader, optimizer)`: any `torch.optim.Optimizer`.
+- `save(folder, step, model=..., optimizer=...)` and `step = restore(folder, ...)`: safe checkpoints for your own loop.
 
 PyTorch is imported when one of these is first used.
 """
@@ -17,11 +18,13 @@ if TYPE_CHECKING:
     from fallline.torch.module_problem import ModuleProblem as ModuleProblem
     from fallline.torch.module_problem import problem as problem
     from fallline.torch.optimizer import Optimizer as Optimizer
+    from fallline.torch.own_loop import restore as restore
+    from fallline.torch.own_loop import save as save
     from fallline.torch.scheduler import Scheduler as Scheduler
 
-_HOMES = {"find_lr": "finder", "ModuleProblem": "module_problem", "Optimizer": "optimizer", "problem": "module_problem", "Scheduler": "scheduler"}
+_HOMES = {"find_lr": "finder", "ModuleProblem": "module_problem", "Optimizer": "optimizer", "problem": "module_problem", "restore": "own_loop", "save": "own_loop", "Scheduler": "scheduler"}
 
-__all__ = ["ModuleProblem", "Optimizer", "Scheduler", "find_lr", "problem"]
+__all__ = ["ModuleProblem", "Optimizer", "Scheduler", "find_lr", "problem", "restore", "save"]
 
 
 def __getattr__(name: str) -> Any:
