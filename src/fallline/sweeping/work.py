@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import (
@@ -36,9 +37,9 @@ from fallline.sweeping.halving import Rung, best_of
 from fallline.sweeping.jobs import Job, Ruler, SweepRun, keeps_weights, results
 
 STRETCHES = 20
-"""Parts that a group's updates are made in, so that progress shows."""
+"""Parts that a group's updates are made in, so that progress shows, where one takes longer than LOOK."""
 LOOK = 0.2
-"""Seconds between two looks at whether an interrupt has come, while others work."""
+"""Seconds between two looks: at progress, and at whether an interrupt has come while others work."""
 
 Report = Callable[..., None]
 """Called with runs that are over and, at a rung of successive halving, `rung=` the combinations that go on."""
@@ -133,13 +134,13 @@ class Work:
         self.choices[choice] = None
 
     def _advance(self, made: Population, stop: int) -> None:
-        """Advance a population, in stretches."""
-        for part in np.unique(np.linspace(made.step, stop, STRETCHES + 1).astype(int)).tolist():
-            if part <= made.step:
-                continue
-            before = made.step
-            made.advance(part)
-            self.done += (part - before) * len(made)
+        """Advance a population, in stretches that are long enough to cost nothing."""
+        length = max(1, -(-(stop - made.step) // STRETCHES))
+        while (before := made.step) < stop:
+            began = time.monotonic()
+            made.advance(min(stop, before + length))
+            length *= 1 if time.monotonic() - began > LOOK else STRETCHES
+            self.done += (made.step - before) * len(made)
             ends = [loss[-1] for loss, at in zip(made.losses, made.stopped_at, strict=True) if at is None and len(loss)]
             self.show(self.done, float(min(ends, default=np.nan)))
 
