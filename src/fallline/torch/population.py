@@ -15,6 +15,7 @@ from fallline.history import Advance, State
 from fallline.rows import Answer, Start
 from fallline.torch import modules
 from fallline.torch.engine import ModuleEngine
+from fallline.torch.stacked import Stacked, not_stacked, too_few
 from fallline.torch.state import ModuleState, Point, Tensors, copies, write
 
 if TYPE_CHECKING:
@@ -23,15 +24,20 @@ if TYPE_CHECKING:
     from fallline.torch.module_problem import ModuleProblem
 
 
-def runs_of(problem: ModuleProblem, plans: Sequence[Plan], start: Any, together: bool | None) -> OneByOne:
+def runs_of(problem: ModuleProblem, plans: Sequence[Plan], start: Any, together: bool | None) -> OneByOne | Stacked:
     """What advances the runs of a module.
 
     Raises:
-        InvalidValue: together=True and the module cannot be stacked.
+        InvalidValue: together=True and the module cannot be stacked; it says why.
     """
-    if together:
-        raise InvalidValue("together=True: modules run one after another in this version; leave it out")
-    return OneByOne(problem, plans, start, "modules are not stacked in this version", Visiting(problem))
+    why = "as asked" if together is False else "" if together else too_few(problem, plans)
+    if not why and (refusal := not_stacked(problem, plans)):
+        if together:
+            raise InvalidValue(f"together=True: {refusal}; leave it out")
+        why = refusal
+    if why:
+        return OneByOne(problem, plans, start, why, Visiting(problem))
+    return Stacked(problem, plans, start, "together: the module's parameters stacked, one pass for all runs")
 
 
 @dataclass
