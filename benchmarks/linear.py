@@ -30,6 +30,7 @@ from dataclasses import asdict, dataclass
 import numba
 import numpy as np
 import scipy.sparse as sp
+from machine import about
 from sklearn.linear_model import SGDClassifier
 from threadpoolctl import threadpool_limits
 
@@ -309,11 +310,8 @@ def main() -> None:
             results += [softmax_one_at_a_time(data, repeats), softmax_batches(data, repeats)]
     kept = [r for r in results if r is not None]
     if given.json:
-        import sklearn as peer
-
-        about = {"python": platform.python_version(), "numba": numba.__version__, "numpy": np.__version__, "scikit-learn": peer.__version__, "machine": platform.platform(), "processor": platform.processor()}
         with open(given.json, "w") as file:
-            json.dump({"about": about, "results": [asdict(r) for r in kept]}, file, indent=1)
+            json.dump({"about": about("scikit-learn"), "results": [asdict(r) for r in kept]}, file, indent=1)
     missed = [r.case for r in kept if r.ratio < r.target]
     print(f"{len(kept) - len(missed)} of {len(kept)} targets met" + (f"; missed: {'; '.join(missed)}" if missed else ""))
     sys.exit(0)
