@@ -28,6 +28,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from frameworks import FRAMEWORKS, LR, MOMENTUM, Epoch, loader, timed
@@ -214,7 +215,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one round")
     parser.add_argument("--only", help="names, separated by commas")
-    parser.add_argument("--json", help="where to write the numbers")
+    parser.add_argument("--json", help="add the numbers to this file")
     parser.add_argument("--alone", help=argparse.SUPPRESS)
     told = parser.parse_args()
     if told.alone:
@@ -222,18 +223,26 @@ def main() -> None:
         print(json.dumps(asdict(measured(peer, 1 if told.quick else peer.rounds))))
         return
     wanted = told.only.split(",") if told.only else list(PEERS)
-    installed = {n: all(importlib.util.find_spec(m) for m in PEERS[n].needs) for n in wanted}
-    lines = {n: apart(n, told.quick) for n in wanted if installed[n]}
+    installed = [n for n in wanted if all(importlib.util.find_spec(m) for m in PEERS[n].needs)]
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; milliseconds per epoch, Nesterov's momentum")
-    print(f"{'case':40} {'peer':36} {'ours':>8} {'peer':>9} {'ratio':>6} {'spread':>6} {'target':>6} {'floor':>8}")
-    for x in filter(None, lines.values()):
-        print(f"{x.case:40} {x.peer:36} {x.ours_ms:8.2f} {x.peer_ms:9.2f} {x.ratio:6.2f} {x.spread:6.2f} {x.target:6.1f} {x.floor_ms:8.2f}")
-    missing = [PEERS[n].label for n in wanted if lines.get(n) is None]
+    print(f"{'case':40} {'peer':36} {'ours':>8} {'peer':>9} {'ratio':>6} {'spread':>6} {'target':>6} {'floor':>8}", flush=True)
+    lines: dict[str, Line] = {}
+    for name in installed:
+        x = apart(name, told.quick)
+        if x is not None:
+            lines[name] = x
+            print(f"{x.case:40} {x.peer:36} {x.ours_ms:8.2f} {x.peer_ms:9.2f} {x.ratio:6.2f} {x.spread:6.2f} {x.target:6.1f} {x.floor_ms:8.2f}", flush=True)
+            if told.json:
+                record(Path(told.json), lines)
+    missing = [PEERS[n].label for n in wanted if n not in lines]
     print(f"not measured: {', '.join([*missing, 'a GPU'])}")
-    if told.json:
-        packages = sorted({m for _, needs, _ in FRAMEWORKS.values() for m in needs})
-        with open(told.json, "w") as file:
-            json.dump({"about": about(*packages), "lines": [asdict(x) for x in lines.values() if x], "not measured": missing}, file, indent=1)
+
+
+def record(file: Path, lines: dict[str, Line]) -> None:
+    """Write the lines, keeping those of peers that this run did not measure."""
+    packages = sorted({m for _, needs, _ in FRAMEWORKS.values() for m in needs})
+    before = json.loads(file.read_text())["lines"] if file.exists() else {}
+    file.write_text(json.dumps({"about": about(*packages), "lines": before | {n: asdict(x) for n, x in lines.items()}}, indent=1))
 
 
 if __name__ == "__main__":
