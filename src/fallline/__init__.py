@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _HOMES: dict[str, tuple[str, ...]] = {
     "advice": ("recipes",),
+    "advice.batch_size": ("find_batch_size",),
     "advice.lr": ("find_lr",),
     "batches": ("Batches", "Blocks", "InFile", "Resampled", "Shuffled"),
     "comparing": ("compare",),

@@ -4,6 +4,7 @@ from fallline import charts as charts
 from fallline import logs as logs
 from fallline import torch as torch
 from fallline.advice import recipes as recipes
+from fallline.advice.batch_size import find_batch_size as find_batch_size
 from fallline.advice.lr import find_lr as find_lr
 from fallline.batches import Batches as Batches
 from fallline.batches import Blocks as Blocks

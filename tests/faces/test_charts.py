@@ -58,6 +58,11 @@ def some_pictures() -> dict[str, charts.Picture]:
         "residuals": charts.residuals(value, guess),
         "coefficients": charts.coefficients([f"x{i}" for i in range(50)], rng.normal(size=50)),
         "bars": charts.bars(["a", "b", "b"], [1.0, np.nan, -3.0]),
+        "batch size": charts.batch_size(
+            [8, 16, 32], chosen=16, steps=[400, 250, 180], seconds=[0.4, 0.3, None], measured=([1, 2, 4, 8], [1e5, 2e5, 1.9e5, 4e5], [1e5, 1.95e5, 1.95e5, 4e5]),
+            knee=8, noise=([2.3, 1.0, 0.5], [30.0, np.inf, 900.0], [20.0, 300.0, 500.0], [50.0, np.inf, 1500.0]),
+        ),
+        "batch size, little known": charts.batch_size([8], chosen=8, steps=[None]),
         "flat": charts.lr_curve([0, 1], [0.1, 0.1]),
     }
 

@@ -81,3 +81,43 @@ def test_everything_diverges(problem):
     assert answer([rising], probe, plan.steps).verdict == (
         "the best rate tried is the highest one (from 0.7 to 0.5 at 10, over 5 updates), and the budget ended there; no answer"
     )
+
+
+# ---------------------------------------------------------------------------------------------- the batch size
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"most": 0}, "find_batch_size(most=0): expected a whole number of rows, 1 or more"),
+        ({"most": 1.5}, "find_batch_size(most=1.5): expected a whole number of rows, 1 or more"),
+        ({"budget": "half"}, "find_batch_size(budget='half'): expected a number above 0, a share of the plan: 0.5 is half a run"),
+        ({"memory": "lots"}, "memory='lots': expected a number of bytes above 0, or text such as \"2GB\""),
+        ({"memory": 0}, "memory=0: expected a number of bytes above 0, or text such as \"2GB\""),
+    ],
+)
+def test_a_batch_size_asked_for_wrongly(problem, asked, said):
+    with pytest.raises(InvalidValue) as caught:
+        fl.find_batch_size(problem, fl.Plan(problem, epochs=2, optimizer=fl.SGD(lr=0.1)), **asked)
+    assert str(caught.value) == said
+
+
+def test_a_batch_size_of_what_has_no_rows_to_choose_among():
+    function = fl.rosenbrock()
+    with pytest.raises(InvalidValue) as caught:
+        fl.find_batch_size(function, fl.Plan(function, steps=10, optimizer=fl.SGD(lr=1e-3)))
+    assert str(caught.value).endswith("has one row: there is no batch size to choose")
+
+
+def test_a_batch_size_for_another_plan(problem):
+    with pytest.raises(fl.PlanMismatch) as caught:
+        fl.find_batch_size(problem, fl.Plan(rows=1000, epochs=1, optimizer=fl.SGD(lr=0.1)))
+    assert str(caught.value) == "the plan is for 1,000 rows and the problem has 100; make it with Plan(problem, ...)"
+
+
+def test_gradients_that_are_too_few():
+    from fallline.advice.batch_size.noise import Blocks, noise_scale
+
+    with pytest.raises(InvalidValue) as caught:
+        noise_scale(Blocks.of([np.ones((5, 2))]))
+    assert str(caught.value) == "noise_scale: expected at least two blocks of gradients and two units beside the largest, of each set of weights"

@@ -27,7 +27,7 @@ except ImportError:  # pragma: no cover - the package without its extra
     print("fallline: the command line needs the packages 'typer' and 'rich', which are not installed: pip install 'fallline[cli]'", file=sys.stderr)
     sys.exit(7)
 
-from fallline.cli import compare_commands, sweep_commands
+from fallline.cli import batch_commands, compare_commands, sweep_commands
 
 CODES = """Exit codes: 0 done; 1 unexpected; 2 the command's words are off; 3 the data cannot be read right;
 4 diverged; 5 no learning rate found; 6 the run folder cannot be used; 7 a package is missing; 8 the folder holds a run
@@ -172,6 +172,7 @@ def report(
     work.report(runs, json)
 
 
+batch_commands.register(app, CODES)
 compare_commands.register(app, CODES)
 sweep_commands.register(app, CODES)
 

@@ -9,7 +9,7 @@ over the m rows of a batch; sample weights are scaled once to mean 1 over the da
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -161,6 +161,20 @@ class LinearProblem:
             if g is not None:
                 g /= count
         return total / count, g
+
+    gradients_by_row = True
+    """The norm of a row's gradient falls out of a batch's: |x_i| times its slopes."""
+
+    def gradient_blocks(self, w: np.ndarray, blocks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, float]:
+        """Gradients of single rows, summed by block: dot products of the sums [J, J], sums of squared norms [J], mean loss.
+
+        Args:
+            w: flat weights [layout.size].
+            blocks: row numbers, each [rows] or [rows, 1].
+        """
+        from fallline.problems import measured
+
+        return measured.gradient_blocks(self, w, [np.asarray(block).reshape(-1) for block in blocks])
 
     def _chunks(self, batch: Any, chunk: int | None) -> Iterator[tuple[Any, np.ndarray, np.ndarray | None]]:
         """Rows, targets and weights in float64, a bounded number of rows at a time."""

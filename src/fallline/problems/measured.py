@@ -1,4 +1,4 @@
-"""Measuring a linear problem: validation data that fit it, and metrics of its rows."""
+"""Measuring a linear problem: validation data that fit it, metrics of its rows, and the spread of their gradients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fallline.errors import InvalidValue
-from fallline.problems.arrays import CHUNK_BYTES
+from fallline.problems.arrays import CHUNK_BYTES, is_sparse
 from fallline.problems.linear import LinearProblem
 from fallline.problems.losses import SOFTMAX
 
@@ -87,3 +87,26 @@ def values(problem: LinearProblem, scores: np.ndarray, metrics: Sequence[Any]) -
         else:
             out.append(m(labels, problem.model.predicted(z)))
     return out
+
+
+def gradient_blocks(problem: LinearProblem, w: np.ndarray, blocks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, float]:
+    """See `LinearProblem.gradient_blocks`: row i's gradient is weight_i * slope_i * (x_i, 1), so |g_i|^2 = |x_i, 1|^2 * |slope_i|^2."""
+    loss, size, one = problem.model.loss, problem.layout.parameters[0].size, float(problem.intercept)
+    coef = w[:size].reshape(problem.features, -1)
+    sums, squares, total = np.zeros((len(blocks), problem.layout.size)), np.zeros(len(blocks)), 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        for j, block in enumerate(blocks):
+            for X, y, weight in problem._chunks(block, None):
+                z = X @ coef + (w[size:] if problem.intercept else 0.0)
+                y = y if loss.code == SOFTMAX else y.reshape(len(y), -1)
+                slope, value = loss.slope(z, y), loss.value(z, y)
+                value = value.sum(axis=1) if value.ndim > 1 else value
+                if weight is not None:
+                    slope, value = slope * weight[:, None], value * weight
+                norms = np.asarray(X.multiply(X).sum(axis=1)).reshape(-1) if is_sparse(X) else np.einsum("ij,ij->i", X, X)
+                squares[j] += float((norms + one) @ (slope * slope).sum(axis=1))
+                sums[j, :size] += (X.T @ slope).reshape(-1)
+                if problem.intercept:
+                    sums[j, size:] += slope.sum(axis=0)
+                total += float(value.sum())
+    return sums @ sums.T, squares, total / sum(map(len, blocks))

@@ -46,6 +46,7 @@ class ModuleEngine:
 
     Args:
         problem: a `ModuleProblem`.
+        splits: whether a batch that does not fit into memory is computed in pieces; else the error is passed on.
 
     Attributes:
         learnt_chunk: rows of a piece that memory has taught; None while nothing ran out of it.
@@ -54,8 +55,8 @@ class ModuleEngine:
 
     name = "torch"
 
-    def __init__(self, problem: ModuleProblem):
-        self.problem = problem
+    def __init__(self, problem: ModuleProblem, splits: bool = True):
+        self.problem, self.splits = problem, splits
         self.parameters: Tensors = list(problem.parameters.values())
         self.notes: list[tuple[str, int, str]] = []
         self._updater: Updater | None = None
@@ -228,7 +229,7 @@ class _Walk:
             try:
                 return self._gradient(t, active)
             except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
+                if not (self.engine.splits and out_of_memory(error)):
                     raise
                 rows = self.chunk or (self.source.rows if self.indices is None else len(self.indices[t]))
                 self.chunk = self.engine.smaller_chunk(rows, step, error)

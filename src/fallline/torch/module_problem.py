@@ -308,6 +308,29 @@ class ModuleProblem:
 
         return runs_of(self, plans, start, together)
 
+    # ------------------------------------------------------------------------------------------- for the batch size
+
+    @property
+    def across_rows(self) -> str:
+        """The layer that normalises over the rows of a batch, or nothing."""
+        return modules.across_rows(self.model)
+
+    def gradient_blocks(self, w: None, blocks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, float]:
+        """Gradients of chunks of rows where the module is, summed by block; see `torch.spread`."""
+        from fallline.torch.spread import gradient_blocks
+
+        return gradient_blocks(self, blocks)
+
+    def peak_bytes(self, plan: Any) -> int | None:
+        """The bytes that update 0 of a plan takes; see `torch.footprint`.
+
+        Raises:
+            MemoryError: they were not there.
+        """
+        from fallline.torch.footprint import peak_bytes
+
+        return peak_bytes(self, plan)
+
     @contextmanager
     def untouched(self) -> Iterator[None]:
         """Within: the module may be trained; after: parameters, buffers, modes and generators are as before, bit for bit."""
