@@ -5,7 +5,9 @@ Fashion-MNIST) is at the target for the first time, at the best constant learnin
 three orders. The law S(B) = S_min (1 + B_crit/B) is fitted to them. The prediction is made without them: the noise scale at
 seven moments of one run in batches of 16 at *its* best rate until the target, `whole_way`.
 
-    python benchmarks/batch_size.py [--quick] [--save DIR]
+    python benchmarks/batch_size.py [--quick] [--data NAME ...] [--save DIR]
+
+A record is written after each case; the cases of other data that a record holds already are kept.
 """
 
 from __future__ import annotations
@@ -18,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from machine import about
 
 import fallline as fl
 from fallline.advice.batch_size.choice import whole_way
 from fallline.advice.batch_size.law import fitted
 from fallline.advice.batch_size.moments import walk
 from fallline.engines import choose
-from fallline.runs import versions
 
 OWN = 16
 GROWTH = 1.07
@@ -89,29 +91,34 @@ def case(name: str, momentum: float, target: float, quick: bool) -> dict[str, An
     }  # fmt: skip
 
 
+def kept(path: Path, without: set[str]) -> list[dict[str, Any]]:
+    """The cases that a record holds of other data."""
+    return [c for c in json.loads(path.read_text())["cases"] if c["data"] not in without] if path.exists() else []
+
+
 def main() -> None:
+    names = list(dict.fromkeys(name for name, *_ in CASES))
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one order of the rows, no Fashion-MNIST")
+    parser.add_argument("--data", nargs="+", choices=names, help="only these")
     parser.add_argument("--save", help="folder for record.json")
     told = parser.parse_args()
+    wanted = set(told.data or names) - ({"fashion-mnist"} if told.quick else set())
+    place = Path(told.save or ".", "record.json")
+    made = kept(place, wanted) if told.save else []
     print(f"{'data':14} {'mom':>4} {'target':>7} {'B_crit':>8} {'R2':>6} {'predicted':>10} {'updates off by':>15} {'at most':>8}")
-    made = []
-    for name, momentum, targets in CASES:
-        if name == "fashion-mnist" and told.quick:
+    for name, momentum, target in [(n, m, t) for n, m, targets in CASES if n in wanted for t in targets]:
+        try:
+            one = case(name, momentum, target, told.quick)
+        except fl.InvalidValue as error:
+            print(f"{name}: not here ({error})", file=sys.stderr)
             continue
-        for target in targets:
-            try:
-                one = case(name, momentum, target, told.quick)
-            except fl.InvalidValue as error:
-                print(f"{name}: not here ({error})", file=sys.stderr)
-                break
-            made.append(one)
-            crit = f"{one['B_crit']:.0f}" if one["B_crit"] < 1e6 else "beyond"
-            print(f"{name:14} {momentum:4.1f} {target:7.3g} {crit:>8} {one['r2']:6.3f} {one['noise_scale']:10.0f} {one['error']:14.2f}x {one['worst']:7.2f}x", flush=True)
-    if told.save:
-        folder = Path(told.save)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "record.json").write_text(json.dumps({"versions": versions(), "cases": made}, indent=1) + "\n")
+        made.append(one)
+        crit = f"{one['B_crit']:.0f}" if one["B_crit"] < 1e6 else "beyond"
+        print(f"{name:14} {momentum:4.1f} {target:7.3g} {crit:>8} {one['r2']:6.3f} {one['noise_scale']:10.0f} {one['error']:14.2f}x {one['worst']:7.2f}x", flush=True)
+        if told.save:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(json.dumps({"about": about(), "cases": made}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
