@@ -126,6 +126,11 @@ class Probe:
         """The score before any update."""
         return float(self._mean(self.first[None, :])[0])
 
+    @property
+    def convex(self) -> bool:
+        """Whether the loss is known to be convex."""
+        return bool(getattr(self.problem, "convex", False))
+
     def falls(self, rung: Rung, k: int) -> bool:
         """Whether rate k of a rung gained clearly."""
         return clearly(self.first - rung.folds[k], self.start_score)

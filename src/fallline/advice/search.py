@@ -1,7 +1,7 @@
 """The search: a few rates over short horizons, then fewer over longer ones, and from there to the plan's own length.
 
 Law: the best rate of m updates is that of T updates times (T/m)^a, with a between 0 (a rate limited by stability) and 1 (a
-rate limited by how far the descent should go at all); DRIFT = 0.6 in between was measured. So a short probe is never read
+rate limited by how far the descent should go at all); what it is in between was measured. So a short probe is never read
 as if it were the run: its best rate is the upper end of the interval, times m/T the lower one.
 """
 
@@ -16,8 +16,9 @@ import numpy as np
 
 from fallline.advice.probe import Rung
 
-DRIFT = 0.6
-"""The power of m/T that the best rate of m updates is multiplied by; measured (benchmarks/advice), on half of the cells."""
+DRIFT, CONVEX_DRIFT = 0.7, 0.3
+"""The power of m/T that the best rate of m updates is multiplied by; measured (benchmarks/advice), on half of the cells. Where
+the loss is convex, its curvature does not grow on the way down, as a network's does, and the edge of stability stays."""
 TOLERANCE = 0.02
 """Rates whose score is within this share of what the best one gained are the flat region."""
 WIDE, FINE = 1.0, 0.3
@@ -30,9 +31,9 @@ LONGER = 1.5
 """A second rung must be this many times as long as the first."""
 EXTENSIONS = 12
 """Rates that a rung may be extended by, towards the side where its best one lies."""
-SATURATED, STILL = 0.9, 0.06
-"""The drift where four times the length gains nothing more; from a gain of STILL on, as a share of all gained, it is DRIFT
-(and where a longer probe scored worse by three times as much, which is noise)."""
+SATURATED, STILL = 0.9, 0.1
+"""The drift where four times the length gains nothing more that is beyond a standard error; from a gain of STILL on, as a
+share of all gained, the drift is that of the problem's kind."""
 CAUTION = 0.5
 """Decades above its low end where a wide flat region is entered at most."""
 ERRORS = 2.0
@@ -59,6 +60,9 @@ class Trials(Protocol):
 
     @property
     def exact(self) -> bool: ...
+
+    @property
+    def convex(self) -> bool: ...
 
     def try_rates(self, rates: Sequence[float], steps: int) -> Rung: ...
 
@@ -165,7 +169,7 @@ def rungs(probe: Trials, guess: float, updates: float, total: int) -> list[Rung]
     longer = _horizon(probe, left, 4, total)
     if not two or longer < min(LONGER * steps, total):
         return [first]
-    center = 10 ** flat_region(first, probe.start_score).middle * (steps / longer) ** DRIFT
+    center = 10 ** flat_region(first, probe.start_score).middle * (steps / longer) ** usual_drift(probe)
     if probe.exact:
         center = float(first.lr[np.argmin(first.score)])
     last = climb(probe, _around(center, FINE), longer, FINE, left)
@@ -208,19 +212,21 @@ def answer(made: list[Rung], probe: Trials, total: int) -> Answer:
         return Answer(None, None, None, f"every rate tried, {span}, diverged within {last.steps:,} updates; no answer")
     k = int(np.argmin(last.score))
     moved = f"from {first:.4g} to {last.score[k]:.4g} at {last.lr[k]:.2g}, over {last.steps:,} updates"
-    if not probe.falls(last, k):
+    if not any(probe.falls(last, i) for i in range(len(last.lr))):
         return Answer(None, None, None, f"no rate from {span} lowers {probe.told} clearly: {moved}; no answer")
     region = flat_region(last, first)
     if last is made[0] and k in (0, len(last.lr) - 1):
         side = "lowest" if k == 0 else "highest"
         return Answer(None, None, None, f"the best rate tried is the {side} one ({moved}), and the budget ended there; no answer")
-    power, ratio = 0.0 if probe.exact else _drift(made, first), math.log10(total / last.steps)
+    clear, ratio = probe.falls(last, k), math.log10(total / last.steps)
+    power = 0.0 if probe.exact or (probe.convex and not clear) else _drift(made, first, usual_drift(probe))
     middle = region.best if probe.exact else region.middle
     low, high = _ends(made, last, first)
     low = low - (0.0 if probe.exact else ratio)
     lr = 10 ** (middle - power * ratio)
     shorter = "" if last.steps == total else f", and the plan's {total:,} updates want {10 ** (power * ratio):.2g} times less"
-    verdict = f"lr {lr:.2g}, between {10**low:.2g} and {10**high:.2g}: {probe.told} falls {moved}{shorter}"
+    doubtful = "" if clear else " (lower rates do so clearly, this one on the mean alone)"
+    verdict = f"lr {lr:.2g}, between {10**low:.2g} and {10**high:.2g}: {probe.told} falls {moved}{doubtful}{shorter}"
     return Answer(lr, (10**low, 10**high), (10**region.low, 10**region.high), verdict)
 
 
@@ -237,13 +243,22 @@ def _ends(made: list[Rung], last: Rung, first: float) -> tuple[float, float]:
     return low, high
 
 
-def _drift(made: list[Rung], first: float) -> float:
-    """How the best rate falls with the length: DRIFT, and towards 1 where a longer probe gained nothing more.
+def usual_drift(probe: Trials) -> float:
+    """The drift where nothing else is known."""
+    return CONVEX_DRIFT if probe.convex else DRIFT
+
+
+def _drift(made: list[Rung], first: float, usual: float) -> float:
+    """How the best rate falls with the length: as usual, and towards 1 where a longer probe gained nothing more.
 
     Then the rate is limited by how far the descent should go, and not by how fast it may.
     """
     if len(made) < 2 or made[-1].steps <= made[0].steps or not np.isfinite(made[-1].score).any():
-        return DRIFT  # a plan of one update has rungs of one length
-    a, b = float(made[0].score.min()), float(made[-1].score.min())
-    gain = (a - b) / max(first - b, 1e-300) * math.log(4) / math.log(made[-1].steps / made[0].steps)
-    return DRIFT + (SATURATED - DRIFT) * max(1 - max(gain, -gain / 3) / STILL, 0.0)
+        return usual  # a plan of one update has rungs of one length
+    short, long = made[0], made[-1]
+    i, k = int(short.score.argmin()), int(long.score.argmin())
+    a, b = float(short.score[i]), float(long.score[k])
+    apart = short.folds[i] - long.folds[k]
+    error = float(apart.std(ddof=1)) / math.sqrt(len(apart)) if len(apart) > 1 else 0.0
+    gain = (a - b - error) / max(first - b, 1e-300) * math.log(4) / math.log(long.steps / short.steps)
+    return usual + (SATURATED - usual) * (1 - min(max(gain / STILL, 0.0), 1.0))

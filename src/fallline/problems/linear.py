@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -53,6 +53,8 @@ class LinearProblem:
     weight: np.ndarray | None
     model: LinearModel
     notes: tuple[str, ...] = field(default=())
+    convex: ClassVar[bool] = True
+    """Every loss of `losses` is convex in the scores, and so in the weights."""
 
     @property
     def rows(self) -> int:

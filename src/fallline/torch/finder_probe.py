@@ -105,6 +105,7 @@ class LoaderProbe:
     told: str
     spent: float = 0.0
     exact: bool = False
+    convex: bool = False
     first: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     @property
