@@ -3,6 +3,7 @@
 # make parity  every rule x loss x layout x batch size against the reference
 # make reliability   kills, power cuts, full disks, flipped bits, files from strangers: one table
 # make study   the study of learning-rate finders: ours and everybody else's on the same cells (20 minutes; what is done is kept)
+# make coverage   how often the interval of find_lr holds the best rate (four minutes)
 # make bench   the speed table, side by side with its peers
 PYTHON ?= python3
 VENV   := .venv
@@ -12,7 +13,7 @@ export OMP_NUM_THREADS ?= 2
 # threads are not OpenMP's, and the tests of PyTorch's threads set their number themselves.
 APART  := -n 2 --dist loadfile
 
-.PHONY: demo test parity reliability bench study images wheel clean
+.PHONY: demo test parity reliability bench study coverage images wheel clean
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -51,6 +52,10 @@ bench: $(VENV)/.test
 
 study: $(VENV)/.test .venv-finders/.made
 	$(BIN)/python -m benchmarks.advice --finders .venv-finders/bin/python --record build/advice/record
+
+coverage: $(VENV)/.test
+	$(BIN)/python -m benchmarks.advice.coverage --record build/advice/coverage
+	$(BIN)/python -m benchmarks.advice.coverage --training --record build/advice/coverage-training
 
 images: $(VENV)/.demo
 	$(BIN)/python docs/make_images.py

@@ -1,6 +1,6 @@
 """Does the interval of `find_lr` hold the best rate of a grid as often as it claims? Over 100 seeds, in fast cells.
 
-    python -m benchmarks.advice.coverage [--seeds 100] [--record FOLDER]
+    python -m benchmarks.advice.coverage [--seeds 100] [--first 100] [--record FOLDER]
 
 A seed draws the rows to train on and to validate on, the plan's order, and the search's held-out rows. The best rate is that
 of full runs at four rates to the decade, with the lowest loss on rows that the search never saw.
@@ -91,12 +91,13 @@ def text(found: dict[str, list[dict[str, Any]]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("--first", type=int, default=100, help="the first seed; the interval's constants were set on 0 to 99")
     parser.add_argument("--cells", help="part of a name; left out, all")
     parser.add_argument("--training", action="store_true", help="the search gets no validation rows, and holds training rows out")
     parser.add_argument("--record", type=Path, help="a folder for coverage.json and coverage.md")
     told = parser.parse_args()
     wanted = [cell for cell in CELLS if not told.cells or told.cells in cell]
-    found = {cell: [searched(cell, seed, told=not told.training) for seed in range(told.seeds)] for cell in wanted}
+    found = {cell: [searched(cell, seed, told=not told.training) for seed in range(told.first, told.first + told.seeds)] for cell in wanted}
     print(text(found))
     if told.record:
         told.record.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ def advice():
 
     sys.path.insert(0, str(Path(__file__).parents[2]))
     try:
-        from benchmarks.advice import cells, reference, study, table
+        from benchmarks.advice import cells, coverage, reference, study, table  # noqa: F401  (imported while the path holds)
     finally:
         sys.path.pop(0)
     return cells, reference, study, table
@@ -69,3 +69,32 @@ def test_a_regret_between_two_rates_lies_on_the_line_between_them(advice):
     curve = reference.Reference(data)
     assert curve.loss(np.sqrt(0.001)) == pytest.approx(0.4) and curve.loss(0.3) == math.inf
     assert curve.regret(0.01) == pytest.approx((0.4, 0.5)) and curve.regret(None) == pytest.approx((0.8, 1.0))
+
+
+def test_the_page_holds_the_record(advice):
+    """The tables of docs/study.md are those that the record gives, by the code of today."""
+    _, _, _, table = advice
+    root = Path(__file__).parents[2]
+    record = json.loads((root / "benchmarks/records/2026-11-24-finders/record.json").read_text())
+    page = (root / "docs/study.md").read_text()
+    assert all(part in page for part in table.text(record["cells"]).split("\n\n"))
+
+
+@pytest.mark.parametrize("name", ["coverage", "coverage-training"])
+def test_the_intervals_of_the_record_hold_as_often_as_they_claim(name, advice):
+    from benchmarks.advice import coverage
+
+    root = Path(__file__).parents[2]
+    found = json.loads((root / f"benchmarks/records/2026-11-24-finders/{name}.json").read_text())
+    assert coverage.text(found) in (root / "docs/study.md").read_text()
+    for rows in found.values():
+        for k in range(len(coverage.BUDGETS)):
+            held = [i for i in (coverage.inside(r, k) for r in rows) if i is not None]
+            assert np.mean(held) >= coverage.CLAIMED and len(held) >= 0.9 * len(rows)
+
+
+def test_a_seed_of_the_coverage_has_a_best_rate_and_an_answer(advice):
+    from benchmarks.advice import coverage
+
+    row = coverage.searched("synthetic, logistic, batch 16, momentum", 100, budgets=(0.5,))
+    assert row["best"] in coverage.GRID and row["found"][0]["lr"] > 0 and coverage.inside(row, 0) is not None
