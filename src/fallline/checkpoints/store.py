@@ -23,6 +23,8 @@ from fallline.checkpoints.contents import Contents, Damaged, verified, whole
 from fallline.errors import CheckpointFailed, InvalidValue
 
 _NAME = re.compile(r"(\d{6,})-step-(\d{9,})")
+LOOKS = 20
+"""How often a reader looks again, where a writer beside it removed what it had begun to read."""
 _HIDDEN = re.compile(r"\.\d{6,}-step-\d{9,}\.\d+\.(tmp|old)")
 
 
@@ -84,7 +86,7 @@ class Checkpoints:
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint of this run that verifies, or None. Those that do not are in `damaged`."""
         self.damaged.clear()
-        for _ in range(3):  # one may be removed by its writer between looking and reading: look again
+        for _ in range(LOOKS):  # one may be removed by its writer between looking and reading: look again
             gone = False
             for path, _ in reversed(self._named()):
                 try:
@@ -103,6 +105,8 @@ class Checkpoints:
         try:
             manifest, contents = verified(path)
         except Damaged as flaw:
+            if not path.exists():  # its writer removed it while it was read: gone, not damaged
+                raise FileNotFoundError(path) from None
             self.damaged.append((path, str(flaw)))
             return None
         if manifest["run"] != self.run:
