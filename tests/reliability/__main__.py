@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from tests.reliability import injections as suite
+from tests.reliability import runs
 from tests.reliability.injections import Tally
 from tests.reliability.mutants import MUTANTS, noticed
 from tests.reliability.test_hostile import hostile
@@ -33,12 +34,18 @@ def mutants() -> Tally:
 
 
 FULL: dict[str, Callable[[], Tally]] = {
+    "R1": runs.killed,
     "R1b": suite.killed_at_every_call,
     "R2": lambda: suite.power_cut(40),
     "R3": lambda: suite.disk_full(50),
     "R4": lambda: suite.truncated_swapped_deleted(200),
     "R5": lambda: suite.flipped_bits(3000, 300),
     "R6": hostile_files,
+    "R12": runs.terminated,
+    "R13": runs.matrix,
+    "R15": runs.two_at_once,
+    "R17": runs.observers,
+    "R19": runs.cost,
     "R20": mutants,
 }
 
