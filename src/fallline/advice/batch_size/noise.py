@@ -123,7 +123,7 @@ def noise_scale(blocks: Blocks | Sequence[Blocks]) -> NoiseScale:
     covariance = np.sum([_jackknife(b) for b in several], axis=0) / len(several) ** 2
     freedom = sum(len(b.counts) - 1 for b in several)
     t = _T95[freedom - 1] if freedom <= len(_T95) else 2.1
-    low, high = _fieller(trace, square, covariance, t)
+    low, high = _fieller(float(trace), float(square), covariance.tolist(), t)
     losses = float(np.mean([b.loss for b in several]))
     return NoiseScale(float(square), float(trace), low, high, sum(b.drawn for b in several), losses)
 
@@ -136,14 +136,14 @@ def _jackknife(blocks: Blocks) -> np.ndarray:
     return (count - 1) / count * max(0.0, 1 - share) * (left - left.mean(axis=0)).T @ (left - left.mean(axis=0))
 
 
-def _fieller(top: float, bottom: float, covariance: np.ndarray, t: float) -> tuple[float, float]:
+def _fieller(top: float, bottom: float, covariance: list[list[float]], t: float) -> tuple[float, float]:
     """The values r >= 0 for which top - r*bottom lies within t of its standard deviations from zero.
 
     (top - r*bottom)^2 <= t^2 (var_top - 2 r cov + r^2 var_bottom), so  a r^2 - 2 b r + c <= 0.
     """
-    a = bottom**2 - t**2 * covariance[0, 0]
-    b = top * bottom - t**2 * covariance[0, 1]
-    c = top**2 - t**2 * covariance[1, 1]
+    a = bottom**2 - t**2 * covariance[0][0]
+    b = top * bottom - t**2 * covariance[0][1]
+    c = top**2 - t**2 * covariance[1][1]
     root = math.sqrt(max(b * b - a * c, 0.0))
     if a > 0:
         return (max(b - root, 0.0) / a, max(b + root, 0.0) / a) if bottom > 0 else (0.0, math.inf)
