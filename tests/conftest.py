@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
+
+# A shell that runs the tests in the background ignores Ctrl-C for them; the tests of Ctrl-C need Python's own handling.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline: the first example of a law may compile a kernel. The same examples on every run unless asked for others.
 settings.register_profile("fallline", deadline=None, derandomize=True, print_blob=True)

@@ -124,7 +124,7 @@ def test_an_unfinished_folder_has_its_exit_code_and_overwrite_begins_anew(tmp_pa
     left = living.LiveFolder.claim(tmp_path / "d")
     left.open(plan, problem, History())
     left.close()  # as a kill would
-    for words, code in ((["--resume"], 3), ([], 8), (["--overwrite"], 0)):
+    for words, code in ((["--resume"], 6), ([], 8), (["--overwrite"], 0)):
         try:
             main(["fit", "diabetes", "--epochs", "2", "--out", str(tmp_path / "d"), *words])
             ended = 0

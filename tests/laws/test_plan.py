@@ -50,7 +50,10 @@ def test_a_plan_cut_anywhere_is_the_same_plan(plan, cuts):
         sizes = set(np.diff(p.bounds).tolist())
         assert p.batch_size == (sizes.pop() if sizes == {p.nominal} else None)
         if p.nominal == 1:
-            assert p.following == (None if p.stop == plan.steps else plan.segment(p.stop, p.stop + 1, LAYOUT).indices[0])
+            if p.stop < plan.steps:
+                assert p.following == plan.segment(p.stop, p.stop + 1, LAYOUT).indices[0]
+            else:  # where a longer plan would go on
+                assert p.following is not None and 0 <= p.following < plan.rows
 
 
 @settings(max_examples=40, deadline=None)
