@@ -16,6 +16,7 @@ import numpy as np
 from fallline.advice.compressed import compressed, without
 from fallline.engines.population import Population
 from fallline.plan import Plan
+from fallline.problems.linear import LinearProblem
 from fallline.rules import default_lr
 
 FORWARD = 1 / 3
@@ -28,6 +29,9 @@ LEAST_SCORED, SCORED = 32, 0.12
 MOST_PARTS = 0.8
 FOLDS = 8
 """Parts that held-out rows are scored in, so that a difference between two rates comes with its error."""
+REPAID = 1e10
+"""Multiply-adds of a rung from which a linear model's runs may be one program: its kernels, which nothing else in a fit needs, take ten
+seconds to compile the first time."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,7 @@ class Probe:
 
     def begin(self) -> float:
         """Score the start, before any update."""
-        none = Population(self.problem, [compressed(self.plan, default_lr(self.plan.optimizer), 1, self.batches)], start=self.start)
+        none = Population(self.problem, [compressed(self.plan, default_lr(self.plan.optimizer), 1, self.batches)], start=self.start, together=self._together(1, 1))
         self.first = np.concatenate([none.evaluate(part) for part in self.scored])
         self._pay(1)
         return self.start_score
@@ -151,13 +155,20 @@ class Probe:
     def try_rates(self, rates: Sequence[float], steps: int) -> Rung:
         """Run every rate for `steps` updates and score it."""
         rates = sorted(float(r) for r in rates)
-        runs = Population(self.problem, [compressed(self.plan, lr, steps, self.batches) for lr in rates], start=self.start)
+        runs = Population(self.problem, [compressed(self.plan, lr, steps, self.batches) for lr in rates], start=self.start, together=self._together(len(rates), steps))
         runs.advance(steps)
         folds = np.stack([runs.evaluate(part) for part in self.scored], axis=1)
         made = sum(steps if at is None else at + 1 for at in runs.stopped_at)
         self.spent += made
         self._pay(sum(at is None for at in runs.stopped_at))
         return Rung(steps, np.array(rates), self._mean(folds), folds)
+
+    def _together(self, runs: int, steps: int) -> bool | None:
+        """Whether to ask for one program: left to `Population`, except for little work on a linear model."""
+        if not isinstance(self.problem, LinearProblem):
+            return None
+        batch = self.plan.batch_size.size or self.problem.rows
+        return None if float(runs) * steps * batch * self.problem.layout.size >= REPAID else False
 
     def _pay(self, passes: int) -> None:
         self.spent += passes * self.pass_cost
