@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 from fallline.charts.marks import short
+from fallline.columns import Columns
 from fallline.errors import UnknownName
 
 NUMERIC = {"loss", "range", "valid_loss", "rows", "updates", "seconds", "lr", "rows_to_target", "seconds_to_target"}
@@ -16,7 +16,7 @@ NUMERIC = {"loss", "range", "valid_loss", "rows", "updates", "seconds", "lr", "r
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ComparisonTable:
+class ComparisonTable(Columns):
     """`table["loss"]` is a column, `table.row("momentum")` a line, printing shows the whole.
 
     Attributes:
@@ -28,43 +28,11 @@ class ComparisonTable:
     columns: dict[str, list[Any]]
     target: float | None
 
-    def __getitem__(self, name: str) -> list[Any]:
-        if name not in self.columns:
-            raise UnknownName.among("column", name, self.columns)
-        return self.columns[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.columns)
-
-    def __len__(self) -> int:
-        return len(self.columns["variant"])
-
-    def keys(self) -> list[str]:
-        return list(self.columns)
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One dict a variant: plain values, as JSON takes them."""
-        return [{name: values[i] for name, values in self.columns.items()} for i in range(len(self))]
-
     def row(self, variant: str) -> dict[str, Any]:
         """The line of one variant."""
         if variant not in self["variant"]:
             raise UnknownName.among("variant", variant, self["variant"])
         return self.rows()[self["variant"].index(variant)]
-
-    def to_pandas(self) -> Any:
-        """A pandas frame, one row a variant.
-
-        Raises:
-            MissingExtra: pandas is not installed.
-        """
-        try:
-            import pandas
-        except ImportError:
-            from fallline.errors import MissingExtra
-
-            raise MissingExtra("pandas", "pandas", "ComparisonTable.to_pandas") from None
-        return pandas.DataFrame(self.columns)
 
     def shown(self) -> dict[str, list[str]]:
         """The columns in words, by heading, in the order in which people read them."""

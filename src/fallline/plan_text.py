@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fallline.errors import InvalidValue, PlanMismatch, UnknownName
+from fallline.columns import Columns
+from fallline.errors import InvalidValue, PlanMismatch
 from fallline.rows import COLUMNS, NEUTRAL
 from fallline.rules import resolve_groups, unusual_lr
 
@@ -118,7 +118,7 @@ def _count(n: int, unit: str) -> str:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PlanTable:
+class PlanTable(Columns):
     """Columns of a plan at some updates: `table["lr"]` is an array, printing shows the table.
 
     Attributes:
@@ -126,20 +126,6 @@ class PlanTable:
     """
 
     columns: dict[str, np.ndarray]
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        if name not in self.columns:
-            raise UnknownName.among("column", name, self.columns)
-        return self.columns[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.columns)
-
-    def __len__(self) -> int:
-        return len(self.columns["step"])
-
-    def keys(self) -> list[str]:
-        return list(self.columns)
 
     def __repr__(self) -> str:
         cells = {name: [f"{v:,}" if name == "step" else f"{v:g}" for v in values.tolist()] for name, values in self.columns.items()}

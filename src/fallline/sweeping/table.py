@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 from fallline.charts.marks import short
-from fallline.errors import MissingExtra, UnknownName
+from fallline.columns import Columns
 from fallline.sweeping.values import shown
 
 SHOWN = 20
@@ -16,7 +15,7 @@ SHOWN = 20
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SweepTable:
+class SweepTable(Columns):
     """`table["lr"]` is a column; printing shows the best combinations first.
 
     Attributes:
@@ -25,36 +24,6 @@ class SweepTable:
     """
 
     columns: dict[str, list[Any]]
-
-    def __getitem__(self, name: str) -> list[Any]:
-        if name not in self.columns:
-            raise UnknownName.among("column", name, self.columns)
-        return self.columns[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.columns)
-
-    def __len__(self) -> int:
-        return len(self.columns["seeds"])
-
-    def keys(self) -> list[str]:
-        return list(self.columns)
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One dict a combination, plain values."""
-        return [{name: values[i] for name, values in self.columns.items()} for i in range(len(self))]
-
-    def to_pandas(self) -> Any:
-        """A pandas frame, one row a combination.
-
-        Raises:
-            MissingExtra: pandas is not installed.
-        """
-        try:
-            import pandas
-        except ImportError:
-            raise MissingExtra("pandas", "pandas", "SweepTable.to_pandas") from None
-        return pandas.DataFrame(self.columns)
 
     def shown(self, most: int | None = SHOWN) -> dict[str, list[str]]:
         """The columns in words, by heading; without those that say nothing here."""

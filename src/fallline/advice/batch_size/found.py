@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +15,14 @@ from fallline.advice.batch_size.law import BatchLaw, band
 from fallline.advice.batch_size.moments import Moment
 from fallline.advice.batch_size.throughput import Throughput
 from fallline.charts.marks import short
-from fallline.errors import UnknownName
+from fallline.columns import Columns
 
 if TYPE_CHECKING:
     from fallline.plan import Plan
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SizeTable:
+class SizeTable(Columns):
     """One line a batch size: `table["steps"]` is a column, printing shows the whole.
 
     Attributes:
@@ -34,24 +33,6 @@ class SizeTable:
 
     columns: dict[str, list[Any]]
     chosen: int
-
-    def __getitem__(self, name: str) -> list[Any]:
-        if name not in self.columns:
-            raise UnknownName.among("column", name, self.columns)
-        return self.columns[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.columns)
-
-    def __len__(self) -> int:
-        return len(self.columns["batch_size"])
-
-    def keys(self) -> list[str]:
-        return list(self.columns)
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One dict a size: plain values, as JSON takes them."""
-        return [{name: values[i] for name, values in self.columns.items()} for i in range(len(self))]
 
     def shown(self) -> dict[str, list[str]]:
         """The columns in words."""
