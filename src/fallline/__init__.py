@@ -15,8 +15,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "advice.batch_size": ("find_batch_size",),
     "advice.lr": ("find_lr",),
     "batches": ("Batches", "Blocks", "InFile", "Resampled", "Shuffled"),
-    "comparing": ("compare",),
-    "comparison": ("Comparison",),
+    "comparing": ("Comparison", "compare"),
     "engines.linear": ("online",),
     "errors": (
         "CheckpointFailed", "Diverged", "FalllineError", "InvalidValue", "MissingExtra", "NoClosedForm", "NoLearningRate", "NotARow",
@@ -25,7 +24,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "fitting": ("Choices", "fit"),
     "judges": ("EarlyStop", "Rollback", "SkipBroken", "TimeBudget"),
     "lengths": ("epochs", "fraction", "steps"),
-    "live": ("Save",),
+    "runs.live": ("Save",),
     "plan": ("Plan",),
     "problems": ("function", "hinge", "huber", "least_squares", "logistic", "poisson", "quadratic", "rosenbrock", "softmax"),
     "rules": ("SGD", "AdaGrad", "Adam", "AdamW", "Group", "MovingAverage", "NAdam", "Nesterov", "RMSProp", "ScheduleFree", "auto"),

@@ -12,7 +12,7 @@ from fallline.batches import InFile as InFile
 from fallline.batches import Resampled as Resampled
 from fallline.batches import Shuffled as Shuffled
 from fallline.comparing import compare as compare
-from fallline.comparison import Comparison as Comparison
+from fallline.comparing.comparison import Comparison as Comparison
 from fallline.engines.linear import online as online
 from fallline.errors import CheckpointFailed as CheckpointFailed
 from fallline.errors import Diverged as Diverged
@@ -38,7 +38,6 @@ from fallline.judges import TimeBudget as TimeBudget
 from fallline.lengths import epochs as epochs
 from fallline.lengths import fraction as fraction
 from fallline.lengths import steps as steps
-from fallline.live import Save as Save
 from fallline.plan import Plan as Plan
 from fallline.problems import function as function
 from fallline.problems import hinge as hinge
@@ -62,6 +61,7 @@ from fallline.rules import ScheduleFree as ScheduleFree
 from fallline.rules import auto as auto
 from fallline.runs import Run as Run
 from fallline.runs import load as load
+from fallline.runs.live import Save as Save
 from fallline.schedules import constant as constant
 from fallline.schedules import cosine as cosine
 from fallline.schedules import custom as custom

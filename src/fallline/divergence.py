@@ -13,7 +13,7 @@ from fallline.errors import Diverged, InvalidValue
 from fallline.plan import Plan
 
 if TYPE_CHECKING:
-    from fallline.plan_stability import Stability
+    from fallline.plan.stability import Stability
 
 
 def check_start(problem: Any) -> None:

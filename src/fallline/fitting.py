@@ -18,7 +18,6 @@ from fallline.batches import Batches
 from fallline.errors import Diverged, InvalidValue, MissingExtra, NoLearningRate, PlanMismatch
 from fallline.evidence import account, chosen_metrics, tested
 from fallline.lengths import steps as steps_of
-from fallline.live import LiveFolder, Save
 from fallline.metrics import metric
 from fallline.model_spec import ModelSpec, model_spec
 from fallline.plan import Plan
@@ -26,6 +25,7 @@ from fallline.problems import LinearProblem
 from fallline.rules import SGD, Rule, typical_lr
 from fallline.rules.writing import Auto
 from fallline.runs import Run
+from fallline.runs.live import LiveFolder, Save
 from fallline.tables import Table, TableOptions, table
 from fallline.tables.table import Part
 from fallline.training import Validation, train

@@ -23,7 +23,6 @@ from fallline.errors import InvalidValue
 from fallline.history import History, Outcome
 from fallline.interrupts import Interrupt, Leaving
 from fallline.judges import EarlyStop, Judge, Replan, Skip, Stop, View
-from fallline.keeper import Keeper, Snapshot, numerics
 from fallline.lengths import Length
 from fallline.metrics import Metric, metric
 from fallline.plan import Plan
@@ -31,6 +30,7 @@ from fallline.progress import Progress
 from fallline.retreat import Moment, good_states
 from fallline.rows import Answer
 from fallline.runs import Run
+from fallline.runs.keeper import Keeper, Snapshot, numerics
 
 SEGMENT_SECONDS = 0.05
 """Aim for a segment's length, so that signals and time budgets are honoured in time."""

@@ -14,15 +14,15 @@ from fallline.errors import InvalidValue, PlanMismatch
 from fallline.history import History, Outcome
 from fallline.interrupts import Interrupt, Leaving, ended_by, interactive, watched
 from fallline.judges import EarlyStop, Explosion, Judge
-from fallline.keeper import Snapshot, differing
 from fallline.lengths import Length, epochs, steps
-from fallline.live import LiveFolder, Save
 from fallline.loop import Log, Loop, Task, checked_plans
 from fallline.metrics import Metric, metric
 from fallline.plan import Plan
 from fallline.progress import progress_for
-from fallline.resuming import continued
 from fallline.runs import Run
+from fallline.runs.keeper import Snapshot, differing
+from fallline.runs.live import LiveFolder, Save
+from fallline.runs.resuming import continued
 
 EPOCH = epochs(1)
 

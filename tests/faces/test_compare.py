@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import fallline as fl
-from fallline import run_listing
 from fallline.charts.picture import dumps
 from fallline.cli import compare_commands, compare_work, main
-from fallline.contenders import VARIANTS
+from fallline.comparing import folders
+from fallline.comparing.contenders import VARIANTS
 from fallline.report.side_by_side import differing
 
 LECTURE = {"plain": fl.SGD(lr=0.018), "momentum": fl.SGD(lr=0.018, momentum=0.9), "look-ahead": fl.Nesterov(lr=0.018, momentum=0.9)}
@@ -219,11 +219,11 @@ def test_runs_are_ranked_and_none_is_dropped(run, folder: Path) -> None:
 
 
 def test_runs_rank_by_what_is_better(folder: Path) -> None:
-    listed = run_listing.listing(folder)
-    assert run_listing.chosen(listed, None) == "test accuracy" == run_listing.chosen(listed, "Accuracy")
-    values = [one.values["test accuracy"] for rank, one in run_listing.ranked(listed, "test accuracy") if rank]
+    listed = folders.listing(folder)
+    assert folders.chosen(listed, None) == "test accuracy" == folders.chosen(listed, "Accuracy")
+    values = [one.values["test accuracy"] for rank, one in folders.ranked(listed, "test accuracy") if rank]
     assert values == sorted(values, reverse=True)
-    assert run_listing.listing(folder / "one")[0].state == "Finished"
+    assert folders.listing(folder / "one")[0].state == "Finished"
 
 
 def test_runs_says_what_is_wrong(run, folder: Path, tmp_path: Path) -> None:

@@ -15,12 +15,13 @@ import scipy.sparse as sp
 import torch
 
 import fallline as fl
-from fallline import durable, keeper, live, run_folder
+from fallline import durable, run_folder
 from fallline.checkpoints import Checkpoints
 from fallline.errors import PlanMismatch, RunDamaged, RunExists, RunUnfinished
 from fallline.judges import GO
-from fallline.keeper import Keeper, differing
 from fallline.lengths import Clock, steps
+from fallline.runs import keeper, live
+from fallline.runs.keeper import Keeper, differing
 
 draw = np.random.default_rng(0)
 X = draw.normal(size=(120, 5))

@@ -7,10 +7,10 @@ import pytest
 
 import fallline as fl
 from fallline.charts.ravine import place, view
-from fallline.comparing import _Work
-from fallline.contenders import VARIANTS, draws_nothing, rows_read
+from fallline.comparing.compare import _Work
+from fallline.comparing.contenders import VARIANTS, draws_nothing, rows_read
+from fallline.comparing.measuring import MeasuringEngine, points
 from fallline.engines import choose
-from fallline.measuring import MeasuringEngine, points
 from fallline.report.ravine_page import GONE, KEPT, LOG_KEPT, Grid, one_path, packed
 
 
@@ -82,7 +82,7 @@ def test_a_variant_that_diverges_spoils_nobody() -> None:
 
 def test_seeds_that_diverge_count_as_infinite() -> None:
     """Two of three runs lost: the median is lost; one of three: it is not, and the range says so."""
-    from fallline.comparing import _curve
+    from fallline.comparing.compare import _curve
 
     problem = line()
     plan = fl.Plan(problem, steps=4, batch_size=8, optimizer=fl.SGD(lr=0.02))

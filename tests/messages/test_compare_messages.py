@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import fallline as fl
-from fallline import run_listing
 from fallline.charts.compare import Lane, comparison
 from fallline.charts.ravine import ravine
+from fallline.comparing import folders
 from fallline.report.ravine_page import ravine_page
 from fallline.report.side_by_side import side_by_side
 
@@ -115,8 +115,8 @@ def test_pages_refuse_what_they_cannot_show(tmp_path: Path) -> None:
 
 def test_a_listing_names_the_nearest_metric(tmp_path: Path) -> None:
     fl.train(BOWL, fl.Plan(BOWL, steps=2, optimizer=RULE), progress=False).save(tmp_path / "a")
-    listed = run_listing.listing(tmp_path)
+    listed = folders.listing(tmp_path)
     with pytest.raises(fl.UnknownName, match="no metric 'los'; did you mean 'loss'"):
-        run_listing.chosen(listed, "los")
+        folders.chosen(listed, "los")
     with pytest.raises(fl.InvalidValue, match="is not a directory"):
-        run_listing.listing(tmp_path / "nothing")
+        folders.listing(tmp_path / "nothing")

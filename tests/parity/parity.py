@@ -16,9 +16,9 @@ from fallline.engines.reference import ReferenceEngine
 from fallline.history import State
 from fallline.layout import Layout, Parameter
 from fallline.plan import Plan
+from fallline.plan.segment import Segment
 from fallline.rows import COLUMNS, INDEX, Rows
 from fallline.rules import Rule
-from fallline.segment import Segment
 
 STEPS = 240
 TOLERANCE = 1e-12

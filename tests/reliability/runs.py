@@ -411,7 +411,7 @@ def _share(seconds: float) -> float:
 
     import torch
 
-    from fallline.keeper import Keeper
+    from fallline.runs.keeper import Keeper
 
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(8, 1000), torch.nn.ReLU(), torch.nn.Linear(1000, 1000), torch.nn.ReLU(), torch.nn.Linear(1000, 2))

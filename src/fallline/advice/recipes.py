@@ -17,7 +17,7 @@ from fallline.batches import Batches
 from fallline.errors import InvalidValue
 from fallline.lengths import Length, epochs, fraction
 from fallline.plan import Plan
-from fallline.plan_scale import refitted_rule
+from fallline.plan.scale import refitted_rule
 from fallline.rules import SGD, AdamW, Group, Rule
 from fallline.schedules import Schedule, cosine, linear, step_decay, times, warmup
 

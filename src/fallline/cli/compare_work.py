@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from fallline import contenders, fitting, problems, rules, run_listing, tables
+from fallline import fitting, problems, rules, tables
 from fallline.cli.work import _document, _list, _say, choices, table_options
 from fallline.comparing import compare as compare_variants
-from fallline.comparison import Comparison, lowest_point
+from fallline.comparing import contenders, folders
+from fallline.comparing.comparison import Comparison, lowest_point
+from fallline.comparing.folders import Listed
 from fallline.errors import InvalidValue, UnknownName
-from fallline.run_listing import Listed
 from fallline.runs import load
 
 
@@ -214,19 +215,19 @@ def landscape(name: str, look: Look, out: str | None, json: bool) -> None:
 
 def list_runs(folder: str, sort: str | None, json: bool) -> None:
     """`fallline runs`."""
-    listed = run_listing.listing(folder)
+    listed = folders.listing(folder)
     if not listed:
         raise InvalidValue(f"no run folder below {folder}: `fallline fit DATA --out {Path(folder) / 'NAME'}` makes one")
-    name = run_listing.chosen(listed, sort)
-    order = run_listing.ranked(listed, name)
+    name = folders.chosen(listed, sort)
+    order = folders.ranked(listed, name)
     data = {one.told["data"] for one in listed if one.told}
     note = f"these runs are of {len(data)} different training data: their metrics are not of the same rows" if len(data) > 1 else ""
     if json:
         lines = [{"rank": rank, "run": one.name, "state": one.state, "why": one.why, "value": one.values.get(name), "interval": one.intervals.get(name),
                   "values": one.values, **one.told} for rank, one in order]  # fmt: skip
-        return _document({"folder": folder, "sort": name, "better": run_listing.better(name), "note": note, "runs": lines})
+        return _document({"folder": folder, "sort": name, "better": folders.better(name), "note": note, "runs": lines})
     print(screen(_columns(order, name)))
-    print(f"ranked by {name}, {run_listing.better(name)} is better" + (f"; {note}" if note else ""))
+    print(f"ranked by {name}, {folders.better(name)} is better" + (f"; {note}" if note else ""))
 
 
 def _columns(order: list[tuple[int | None, Listed]], name: str) -> dict[str, list[str]]:

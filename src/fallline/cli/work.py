@@ -26,9 +26,9 @@ from fallline.errors import (
     UnknownName,
 )
 from fallline.judges import EarlyStop, Rollback, SkipBroken, TimeBudget
-from fallline.live import CAME_TO_AN_END, LiveFolder, only_a_run
 from fallline.model_spec import model_spec
 from fallline.plan import Plan
+from fallline.runs.live import CAME_TO_AN_END, LiveFolder, only_a_run
 
 OPTIMIZERS = {
     "sgd": rules.SGD, "nesterov": rules.Nesterov, "adam": rules.Adam, "adamw": rules.AdamW, "nadam": rules.NAdam,

@@ -15,7 +15,7 @@ from fallline.layout import as_flat
 from fallline.rows import COLUMNS, INDEX, Answer, Start, update
 
 if TYPE_CHECKING:
-    from fallline.segment import Segment
+    from fallline.plan.segment import Segment
 
 
 class ReferenceEngine:

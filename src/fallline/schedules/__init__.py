@@ -5,7 +5,7 @@ legs that follow each other (`.then()`), each with its own formula in the leg's 
 carried from one step to the next, so any cut of a run, and any order of reading, gives the same bits.
 
 `constructors` makes legs, `kinds` joins, scales and holds them, `placing` fits them into a plan, `formulas` computes them,
-`curves` are read. Strings are read and printed by `fallline.schedule_text`.
+`curves` are read. Strings are read and printed by `fallline.schedules.text`.
 """
 
 from fallline.schedules.constructors import (

@@ -64,7 +64,7 @@ class Schedule:
         Raises:
             InvalidValue: a custom function that cannot be found again by its name.
         """
-        from fallline.schedule_text import write
+        from fallline.schedules.text import write
 
         return write(self, exact=True)
 
@@ -74,12 +74,12 @@ class Schedule:
         return schedule(data)
 
     def __str__(self) -> str:
-        from fallline.schedule_text import write
+        from fallline.schedules.text import write
 
         return write(self)
 
     def __repr__(self) -> str:
-        from fallline.schedule_text import code
+        from fallline.schedules.text import code
 
         return code(self)
 
@@ -135,7 +135,7 @@ def schedule(text: str | Schedule) -> Schedule:
     """
     if isinstance(text, Schedule):
         return text
-    from fallline.schedule_text import read
+    from fallline.schedules.text import read
 
     return read(text)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fallline.contenders import draws_nothing
+from fallline.comparing.contenders import draws_nothing
 from fallline.errors import InvalidValue, PlanMismatch
 from fallline.layout import as_flat
 from fallline.metrics import metric as metric_of

@@ -28,7 +28,7 @@ from fallline.torch.state import ModuleState, Point, Tensors, unflat, write
 from fallline.torch.update import Updater, updater_of
 
 if TYPE_CHECKING:
-    from fallline.segment import Segment
+    from fallline.plan.segment import Segment
     from fallline.torch.module_problem import ModuleProblem
 
 LARGE = 8192

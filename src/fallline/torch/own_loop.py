@@ -21,7 +21,7 @@ from fallline import run_folder
 from fallline.checkpoints import Checkpoint, Checkpoints, Contents
 from fallline.checkpoints.store import writer
 from fallline.errors import CheckpointFailed, InvalidValue, RunDamaged
-from fallline.keeper import differing
+from fallline.runs.keeper import differing
 from fallline.torch.optimizer import Optimizer, unwrapped
 from fallline.torch.packing import array_of
 from fallline.torch.plain import Plain, tensors_of

@@ -20,7 +20,7 @@ from fallline.torch.state import ModuleState, Point, Tensors, copies, write
 
 if TYPE_CHECKING:
     from fallline.plan import Plan
-    from fallline.segment import Segment
+    from fallline.plan.segment import Segment
     from fallline.torch.module_problem import ModuleProblem
 
 

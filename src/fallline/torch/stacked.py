@@ -30,7 +30,7 @@ from fallline.torch.state import Point, unflat
 
 if TYPE_CHECKING:
     from fallline.plan import Plan
-    from fallline.segment import Segment
+    from fallline.plan.segment import Segment
     from fallline.torch.module_problem import ModuleProblem
 
 RUNS_PER_CORE, PARAMETERS, WORK = 6, 10_000, 1_000_000

@@ -41,7 +41,7 @@ from fallline.batches import Batches
 from fallline.engines import choose
 from fallline.errors import InvalidValue, NoLearningRate, PlanMismatch
 from fallline.plan import Plan
-from fallline.plan_scale import LARGE
+from fallline.plan.scale import LARGE
 from fallline.rules import default_lr
 
 BUDGET = 0.5

@@ -26,8 +26,8 @@ from fallline.rows import COLUMNS, INDEX, Registers, Rows
 from fallline.shuffle import index_dtype
 
 if TYPE_CHECKING:
+    from fallline.plan.segment import Segment
     from fallline.problems import LinearProblem
-    from fallline.segment import Segment
 
 ROOM_BYTES, ROOM_ROWS = 1 << 18, (24, 192)
 """Rows of a batch that are scored, then accumulated: they and their scores stay in half of a second cache."""

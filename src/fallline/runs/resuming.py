@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from fallline.errors import InvalidValue, PlanMismatch, RunDamaged
-from fallline.keeper import Snapshot
-from fallline.live import LiveFolder
+from fallline.runs.keeper import Snapshot
+from fallline.runs.live import LiveFolder
 from fallline.plan import Plan
 from fallline.runs import Run, found_from_json, load
 

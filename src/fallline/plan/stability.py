@@ -23,7 +23,7 @@ from fallline.rules.stability import borne, largest_factor, parts_of, radius
 
 if TYPE_CHECKING:
     from fallline.plan import Plan
-    from fallline.plan_text import PlanTable
+    from fallline.plan.text import PlanTable
 
 EVERY = 50_000
 """Plans of at most this many updates are looked at update by update; of longer ones, `SAMPLED` updates and the peak."""
@@ -97,7 +97,7 @@ class Stability:
 
     def table(self) -> PlanTable:
         """Rate, edge and their ratio at a dozen updates, the first and last above the edge among them."""
-        from fallline.plan_text import PlanTable
+        from fallline.plan.text import PlanTable
 
         telling = [0, len(self.steps) - 1, int(np.argmax(self.lr)), *np.flatnonzero(self.above)[[0, -1]].tolist()] if self.above.any() else [int(np.argmax(self.lr))]
         at = np.unique([*np.linspace(0, len(self.steps) - 1, 10).astype(int), *telling])

@@ -20,17 +20,17 @@ from fallline.batches import Batches, Shuffled
 from fallline.errors import FalllineError, InvalidValue, PlanEnded, PlanMismatch
 from fallline.layout import Layout
 from fallline.lengths import Clock
-from fallline.plan_check import checked_batches, checked_optimizer, checked_rows, checked_steps, checked_whole
+from fallline.plan.check import checked_batches, checked_optimizer, checked_rows, checked_steps, checked_whole
+from fallline.plan.segment import Segment, Stream
 from fallline.rows import Rows
 from fallline.rules import Group, auto, resolve_groups, rule_from_json
 from fallline.schedules import Schedule, Times, curve_of, schedule
-from fallline.segment import Segment, Stream
 from fallline.shuffle import index_dtype
 
 if TYPE_CHECKING:
-    from fallline.plan_stability import Stability
-    from fallline.plan_text import PlanTable
-    from fallline.sampler import PlanSampler
+    from fallline.plan.sampler import PlanSampler
+    from fallline.plan.stability import Stability
+    from fallline.plan.text import PlanTable
 
 SCHEMA = 1
 """Version of the plan's JSON; the version of the row's columns stands beside it."""
@@ -183,7 +183,7 @@ class Plan:
             rank, world: this process and how many there are; each takes its contiguous share of every global batch.
             start: the update to start at.
         """
-        from fallline.sampler import PlanSampler
+        from fallline.plan.sampler import PlanSampler
 
         self._know_rows("a sampler")
         return PlanSampler(self, rank, world, start)
@@ -256,7 +256,7 @@ class Plan:
         SGD(lr=0.05, schedule='cosine(to=0)')
         """
         if isinstance(lr, Times):
-            from fallline.plan_scale import with_rate_times
+            from fallline.plan.scale import with_rate_times
 
             return self._with(optimizer=with_rate_times(self.optimizer, lr.share))
         value = lr if isinstance(lr, (int, float, Schedule, np.number)) or lr is auto else getattr(lr, "lr", lr)
@@ -287,7 +287,7 @@ class Plan:
 
         Source: Goyal et al. 2017 (linear, and the warmup); Malladi et al. 2022 (square root).
         """
-        from fallline.plan_scale import rescaled
+        from fallline.plan.scale import rescaled
 
         return rescaled(self, size)
 
@@ -344,7 +344,7 @@ class Plan:
 
     def explain(self, problem: Any = None) -> str:
         """What will happen, in a few lines; with a problem, which parameter falls into which group."""
-        from fallline.plan_text import explain
+        from fallline.plan.text import explain
 
         return explain(self, problem)
 
@@ -370,13 +370,13 @@ class Plan:
 
         Source: Cohen et al. 2021.
         """
-        from fallline.plan_stability import stability
+        from fallline.plan.stability import stability
 
         return stability(self, problem, curvature, at)
 
     def table(self, steps: Any = None) -> PlanTable:
         """The columns of the row machine that matter in this plan, at some updates (a dozen where left out)."""
-        from fallline.plan_text import table
+        from fallline.plan.text import table
 
         return table(self, steps)
 
@@ -388,6 +388,6 @@ class Plan:
         return charts.lr_curve(at, self.lr_at(at), steps_per_epoch=self.steps_per_epoch)
 
     def _repr_html_(self) -> str:
-        from fallline.plan_text import html
+        from fallline.plan.text import html
 
         return html(self)

@@ -19,7 +19,7 @@ import numpy as np
 from fallline.batches import Batches
 from fallline.errors import InvalidValue
 from fallline.lengths import Clock, Length
-from fallline.plan_ramp import RAMP, ramped, snap, unramped
+from fallline.plan.ramp import RAMP, ramped, snap, unramped
 from fallline.rules import Auto, Group
 from fallline.schedules import Chain, Held, Leg, Scaled, Schedule, _make
 

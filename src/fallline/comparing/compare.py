@@ -9,12 +9,21 @@ from typing import Any
 import numpy as np
 
 from fallline.batches import Batches
-from fallline.comparison import Comparison, Curve, Variant
-from fallline.contenders import Common, Contender, Finder, begun, contender, named, planned, rows_read
+from fallline.comparing.comparison import Comparison, Curve, Variant
+from fallline.comparing.contenders import (
+    Common,
+    Contender,
+    Finder,
+    begun,
+    contender,
+    named,
+    planned,
+    rows_read,
+)
+from fallline.comparing.measuring import MeasuringEngine, points
 from fallline.engines import choose
 from fallline.errors import Diverged, InvalidValue, NoLearningRate
 from fallline.history import Outcome
-from fallline.measuring import MeasuringEngine, points
 from fallline.metrics import Metric, metric
 from fallline.plan import Plan
 from fallline.problems import FunctionProblem

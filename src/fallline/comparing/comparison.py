@@ -12,8 +12,8 @@ import numpy as np
 
 from fallline.charts.compare import Lane, comparison
 from fallline.charts.marks import short
-from fallline.comparison_table import ComparisonTable
-from fallline.contenders import draws_nothing
+from fallline.comparing.contenders import draws_nothing
+from fallline.comparing.table import ComparisonTable
 from fallline.errors import InvalidValue, UnknownName
 from fallline.metrics import Metric
 from fallline.plan import Plan
