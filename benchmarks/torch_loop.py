@@ -4,8 +4,8 @@
 
 Every peer runs in a process of its own, in turn with ours in that same process, epoch by epoch; ratios are of medians, and
 the spread is the distance between the quartiles of the rounds' own ratios. Rounds in which other programs were busy are made
-again (machine.py). Beside each line stands the floor measured in the same run: forward and backward of the same batches and
-nothing else (no shuffle, no gather, no update). Frameworks that are not installed are named as not measured. Without
+again (machine.py). Beside each line stand two floors measured in the same run: forward and backward of the same batches and
+nothing else (no shuffle, no gather, no update), and the five matrix products in them and nothing else. Frameworks that are not installed are named as not measured. Without
 Debian's package dataset-fashion-mnist the large case takes random pixels of the same shape, and says so. NAME is one of:
 loader, tensors, digits, lightning, skorch, fastai, keras-torch, keras-jax, keras-jax-32.
 """
@@ -53,6 +53,7 @@ class Line:
     spread: float
     target: float
     floor_ms: float
+    products_ms: float
     others: float
     disturbed: int
 
@@ -159,6 +160,24 @@ def floor(case: Case) -> Epoch:
     return timed(epoch)
 
 
+def products(case: Case) -> Epoch:
+    """The matrix products of forward and backward alone, into arrays that are there already."""
+    a, b, c = case.widths
+    x, hidden, scores = case.X[: case.batch], torch.randn(case.batch, b), torch.randn(case.batch, c)
+    first, second, count = torch.randn(b, a), torch.randn(c, b), -(-len(case.X) // case.batch)
+    made = [torch.empty_like(t) for t in (hidden, scores, hidden, second, first)]
+
+    def epoch() -> None:
+        for _ in range(count):
+            torch.mm(x, first.T, out=made[0])
+            torch.mm(hidden, second.T, out=made[1])
+            torch.mm(scores, second, out=made[2])
+            torch.mm(scores.T, hidden, out=made[3])
+            torch.mm(hidden.T, x, out=made[4])
+
+    return timed(epoch)
+
+
 @dataclass(frozen=True)
 class Peer:
     """Who is measured on what."""
@@ -184,12 +203,11 @@ PEERS = {
 def measured(peer: Peer, rounds: int) -> Line:
     """Rounds of one epoch of each contender (many, where an epoch is short)."""
     case = peer.case()
-    epochs = {"peer": peer.maker(case), "ours": ours(case), "floor": floor(case)}
+    epochs = {"peer": peer.maker(case), "ours": ours(case), "floor": floor(case), "products": products(case)}
     t = alternating({n: rested(e) for n, e in epochs.items()}, rounds, seconds=1.0)
     ms = {n: t.median(n) * 1e3 for n in epochs}
-    return Line(
-        case.name, peer.label, ms["ours"], ms["peer"], t.ratio("peer", "ours"), t.spread("peer", "ours"), peer.target, ms["floor"], t.others, t.disturbed
-    )
+    ratio, spread = t.ratio("peer", "ours"), t.spread("peer", "ours")
+    return Line(case.name, peer.label, ms["ours"], ms["peer"], ratio, spread, peer.target, ms["floor"], ms["products"], t.others, t.disturbed)
 
 
 def rested(epoch: Epoch) -> Epoch:
@@ -225,13 +243,13 @@ def main() -> None:
     wanted = told.only.split(",") if told.only else list(PEERS)
     installed = [n for n in wanted if all(importlib.util.find_spec(m) for m in PEERS[n].needs)]
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; milliseconds per epoch, Nesterov's momentum")
-    print(f"{'case':40} {'peer':36} {'ours':>8} {'peer':>9} {'ratio':>6} {'spread':>6} {'target':>6} {'floor':>8}", flush=True)
+    print(f"{'case':40} {'peer':36} {'ours':>8} {'peer':>9} {'ratio':>6} {'spread':>6} {'target':>6} {'floor':>8} {'products':>8}", flush=True)
     lines: dict[str, Line] = {}
     for name in installed:
         x = apart(name, told.quick)
         if x is not None:
             lines[name] = x
-            print(f"{x.case:40} {x.peer:36} {x.ours_ms:8.2f} {x.peer_ms:9.2f} {x.ratio:6.2f} {x.spread:6.2f} {x.target:6.1f} {x.floor_ms:8.2f}", flush=True)
+            print(f"{x.case:40} {x.peer:36} {x.ours_ms:8.2f} {x.peer_ms:9.2f} {x.ratio:6.2f} {x.spread:6.2f} {x.target:6.1f} {x.floor_ms:8.2f} {x.products_ms:8.2f}", flush=True)
             if told.json:
                 record(Path(told.json), lines)
     missing = [PEERS[n].label for n in wanted if n not in lines]

@@ -20,6 +20,7 @@ import numpy as np
 
 from fallline.durable import Damaged, described, listed, read_file, read_json, sync_folder, write_file
 from fallline.errors import InvalidValue, RunDamaged, RunExists, RunUnfinished
+from fallline.tensors import packed
 
 MANIFEST, PLAN, RUN, HISTORY, REPORT = "manifest.json", "plan.json", "run.json", "history.jsonl", "report.html"
 CHECKPOINTS = "checkpoints"
@@ -89,8 +90,6 @@ def document(value: Any) -> bytes:
 
 def _whole(documents: Mapping[str, Any], tensors: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, bytes]:
     """Every file's bytes by name, the manifest last."""
-    from safetensors.numpy import save
-
     contents: dict[str, bytes] = {}
     for name, value in documents.items():
         if name.endswith(".jsonl"):
@@ -100,7 +99,7 @@ def _whole(documents: Mapping[str, Any], tensors: Mapping[str, Mapping[str, np.n
         else:
             contents[name] = document(value)
     for name, arrays in tensors.items():
-        contents[name] = save({k: np.asarray(v, order="C") for k, v in arrays.items()})  # not ascontiguousarray: it makes () into (1,)
+        contents[name] = packed(arrays)
     hashes = {name: described(data) for name, data in contents.items()}
     contents[MANIFEST] = (json.dumps({"format": FORMAT, "files": hashes}, indent=1) + "\n").encode()
     return contents
@@ -109,8 +108,8 @@ def _whole(documents: Mapping[str, Any], tensors: Mapping[str, Mapping[str, np.n
 # ------------------------------------------------------------------------------------------------------- reading
 
 
-def read(folder: str | Path) -> dict[str, bytes]:
-    """Every file of the manifest, verified.
+def read(folder: str | Path) -> dict[str, Any]:
+    """Every file of the manifest, verified: bytes, or a memoryview of arrays.
 
     Raises:
         InvalidValue: no run there, or one of a newer format.
@@ -123,7 +122,8 @@ def read(folder: str | Path) -> dict[str, bytes]:
         if isinstance(manifest, dict) and manifest.get("format") != FORMAT:
             raise InvalidValue(f"{path} has format {manifest.get('format')!r} and this version reads {FORMAT}: use a newer fallline")
         files = listed(manifest.get("files") if isinstance(manifest, dict) else None)
-        return {name: read_file(path / name, expected) for name, expected in files.items()}
+        data = {name: read_file(path / name, expected) for name, expected in files.items()}
+        return {name: held if name.endswith(".safetensors") else bytes(held) for name, held in data.items()}
     except FileNotFoundError:
         if (path / RUN).is_file():
             raise unfinished(path) from None
@@ -168,13 +168,6 @@ def lines(path: Path) -> Iterator[dict[str, Any]]:
     for line in path.read_text().splitlines(keepends=True):
         if line.endswith("\n"):
             yield json.loads(line)
-
-
-def tensors(data: bytes) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors file."""
-    from safetensors.numpy import load
-
-    return dict(load(data))
 
 
 # ---------------------------------------------------------------------------------------------------- who writes it

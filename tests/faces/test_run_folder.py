@@ -118,7 +118,7 @@ def test_files_that_are_missing_or_not_listed_are_refused_by_name(saved: Path):
 
 def test_a_manifest_cannot_reach_outside_its_folder(saved: Path):
     manifest = json.loads((saved / "manifest.json").read_text())
-    manifest["files"]["../secret"] = {"bytes": 0, "sha256": ""}
+    manifest["files"]["../secret"] = {"bytes": 0, "sha256": []}
     (saved / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(RunDamaged, match="outside of its folder"):
         load(saved)

@@ -117,32 +117,19 @@ def test_a_run_that_skipped_goes_on_to_the_same_bits(tmp_path: Path):
     assert on.history.loss.tobytes() == whole.history.loss.tobytes() and len([e for e in on.journal if e["what"] == "skip"]) == 1
 
 
-def test_poisoned_batches_are_recovered_from():
-    """R8: twenty batches with labels far off; skipping needs finite numbers, going back cuts the rate: both end near the clean run."""
-    rows = draw.normal(size=(2000, 5))
-    y = rows @ np.arange(5.0) + 0.1 * draw.normal(size=2000)
-    clean = fl.least_squares(rows, y)
-    plan = fl.Plan(clean, epochs=8, batch_size=10, optimizer=fl.SGD(0.05, schedule="linear"), seed=1)
-    poisoned = fl.least_squares(rows.copy(), y)
-    bad = np.unique(np.concatenate([plan.segment(t, t + 1, clean.layout).batch(0) for t in range(100, 103)]))
-    poisoned.X[bad] = np.nan
-    run = fl.train(poisoned, plan, stop=fl.SkipBroken(most=8 * len(bad)), progress=False)
-    fine = fl.train(clean, plan, progress=False)
-    held = lambda r: np.square(rows @ r.weights["coef"] + r.weights["intercept"] - y)
-    spread = held(fine).std() / np.sqrt(2000)
-    assert abs(held(run).mean() - held(fine).mean()) < 2 * spread
-
-
 # ------------------------------------------------------------------------------------------------------- modules
 
 
 class Breaks(torch.nn.Module):
-    """Gives NaN where a row's first number is 99; its gradient alone breaks where it is 77."""
+    """Gives NaN where a row's first number is 99; where one is 77, only the gradient of its parameter breaks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.zeros(1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         wide = torch.where(x[:, :1] > 98, torch.full_like(x, torch.nan), x)
-        odd = (x[:, :1] > 76) & (x[:, :1] < 78)
-        return wide + torch.where(odd, torch.sqrt((x - x).abs()), torch.zeros_like(x))
+        return wide + torch.sqrt(self.scale * 0) if bool((x[:, 0] == 77).any()) else wide + self.scale * 0
 
 
 def module(value: float | None = None, row: int = 9, target: bool = False) -> tuple[Any, fl.Plan, int]:
@@ -171,18 +158,10 @@ def test_a_module_names_the_first_tensor(value: float, target: bool, words: str)
 
 
 def test_a_gradient_that_breaks_alone_is_named():
-    class Root(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.scale = torch.nn.Parameter(torch.zeros(1))
-            self.other = torch.nn.Parameter(torch.ones(1))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.sqrt(self.scale.abs() * 0 + self.scale * 0) + self.other * x
-
-    problem = fl.torch.problem(Root(), torch.nn.functional.mse_loss, (torch.ones(8, 1), torch.zeros(8, 1)))
-    with pytest.raises(fl.Diverged, match="first the gradient of 'scale'"):
-        fl.train(problem, fl.Plan(problem, epochs=1, batch_size=4, optimizer=fl.SGD(0.1)), progress=False)
+    problem, plan, at = module(77.0)
+    with pytest.raises(fl.Diverged, match=r"first the gradient of '1\.scale'") as caught:
+        fl.train(problem, plan, progress=False)
+    assert caught.value.step == at
 
 
 def test_a_stream_names_the_tensor_too():

@@ -9,8 +9,8 @@ import sys
 import time
 from collections.abc import Callable
 
+from tests.reliability import guards, runs
 from tests.reliability import injections as suite
-from tests.reliability import runs
 from tests.reliability.injections import Tally
 from tests.reliability.mutants import MUTANTS, noticed
 from tests.reliability.test_hostile import hostile
@@ -41,6 +41,9 @@ FULL: dict[str, Callable[[], Tally]] = {
     "R4": lambda: suite.truncated_swapped_deleted(200),
     "R5": lambda: suite.flipped_bits(3000, 300),
     "R6": hostile_files,
+    "R7": guards.not_finite,
+    "R8": guards.poisoned,
+    "R9": guards.malformed,
     "R12": runs.terminated,
     "R13": runs.matrix,
     "R15": runs.two_at_once,

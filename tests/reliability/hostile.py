@@ -7,7 +7,6 @@ Whoever makes a folder can make its hashes too, so every mutant gets a manifest 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import resource
@@ -23,6 +22,7 @@ import numpy as np
 
 import fallline as fl
 from fallline.checkpoints import Checkpoints
+from fallline.durable import described
 from fallline.errors import FalllineError
 from tests.reliability.injections import contents
 
@@ -138,19 +138,15 @@ def trial(folder: Path, files: dict[str, bytes], draw: np.random.Generator, seal
     (folder / "manifest.json").write_bytes(_dumped(spoilt_json(json.loads(manifest), draw)) if draw.random() < 0.15 else manifest)
 
 
-def described(files: dict[str, bytes]) -> dict[str, Any]:
-    return {n: {"bytes": len(d), "sha256": hashlib.sha256(d).hexdigest()} for n, d in files.items()}
-
-
 def run_sealed(files: dict[str, bytes]) -> bytes:
-    return json.dumps({"format": 1, "files": described(files)}).encode()
+    return json.dumps({"format": 1, "files": {name: described(data) for name, data in files.items()}}).encode()
 
 
 def checkpoint_sealed(like: dict[str, Any]) -> Callable[[dict[str, bytes]], bytes]:
     from fallline.checkpoints.contents import _sealed
 
     def sealed(files: dict[str, bytes]) -> bytes:
-        said = described(files)
+        said = {name: described(data) for name, data in files.items()}
         for name, old in like["files"].items():
             if "tensors" in old:
                 said[name] |= {"tensors": old["tensors"], "finite": old["finite"]}

@@ -1,7 +1,7 @@
 """What a checkpoint's folder holds: JSON documents, safetensors arrays, and a manifest that vouches for every byte.
 
     {"format": 1, "run": ..., "serial": 7, "step": 1200, "seal": sha256 of all the rest,
-     "files": {"state.safetensors": {"bytes": 4096, "sha256": ..., "tensors": {"w": {"dtype": "<f8", "shape": [64], "crc32": ...}}}, ...}}
+     "files": {"state.safetensors": {"bytes": 4096, "sha256": [...], "tensors": {"w": {"dtype": "<f8", "shape": [64]}}}, ...}}
 
 Nothing in it is code, and there is no other way to read it. Sizes come first: a file is read only where it is as long as the
 manifest says, so a few bytes cannot ask for much memory.
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 
 from fallline.durable import Damaged, described, listed, read_file, read_json
 from fallline.run_folder import plain
+from fallline.tensors import packed, unpacked
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -51,8 +51,6 @@ def whole(contents: Contents, about: Mapping[str, Any]) -> dict[str, bytes]:
     Raises:
         Damaged: an array that must be finite is not: no such weights are kept as good.
     """
-    from safetensors.numpy import save
-
     files: dict[str, bytes] = {}
     said: dict[str, Any] = {}
     for name, document in contents.documents.items():
@@ -60,8 +58,8 @@ def whole(contents: Contents, about: Mapping[str, Any]) -> dict[str, bytes]:
         said[name] = described(files[name])
     for name, arrays in contents.arrays.items():
         held = {k: np.asarray(v, order="C") for k, v in arrays.items()}  # not ascontiguousarray: it makes () into (1,)
-        files[name] = save(held)
-        tensors = {k: {"dtype": v.dtype.str, "shape": list(v.shape), "crc32": _crc(v)} for k, v in held.items()}
+        files[name] = packed(held)
+        tensors = {k: _form(v) for k, v in held.items()}
         said[name] = {**described(files[name]), "tensors": tensors, "finite": name in contents.finite}
         if name in contents.finite:
             _check_finite(name, held)
@@ -100,8 +98,8 @@ def verified(folder: Path) -> tuple[dict[str, Any], Contents]:
     return manifest, Contents(documents, arrays, finite)
 
 
-def _crc(array: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+def _form(array: np.ndarray) -> dict[str, Any]:
+    return {"dtype": array.dtype.str, "shape": list(array.shape)}
 
 
 def _check_finite(name: str, arrays: Arrays) -> None:
@@ -141,18 +139,16 @@ def _check_form(manifest: Any) -> None:
         raise Damaged("the manifest lacks its step, its run or its seal")
 
 
-def _tensors(name: str, data: bytes, expected: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
+def _tensors(name: str, data: bytes | memoryview, expected: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The arrays of a file whose hashes were right: their bytes are, and their names, types and shapes must be the manifest's."""
     try:
-        found = dict(load(data))
-    except (SafetensorError, ValueError, KeyError, TypeError, OverflowError) as error:
-        raise Damaged(f"{name} is no safetensors file ({type(error).__name__})") from None
+        found = unpacked(data)
+    except Damaged as flaw:
+        raise Damaged(f"{name} is {flaw}") from None
     known = expected.get("tensors")
     if not isinstance(known, dict) or set(known) != set(found):
         raise Damaged(f"{name} does not hold the arrays that its manifest lists")
     for key, array in found.items():
-        if known[key] != {"dtype": array.dtype.str, "shape": list(array.shape), "crc32": _crc(array)}:
+        if known[key] != _form(array):
             raise Damaged(f"{name}: array {key!r} is not the one that was written")
     return found

@@ -22,6 +22,7 @@ from fallline.metrics import Metric, metric
 from fallline.plan import Plan
 from fallline.problems import LinearModel
 from fallline.problems.network import NetworkModel
+from fallline.tensors import unpacked
 
 Weights = dict[str, np.ndarray]
 DOCUMENTS = ("plan.json", "run.json", "model.json", "history.jsonl")
@@ -266,15 +267,15 @@ def _run_of(files: Mapping[str, bytes], module: Any, folder: str | Path) -> Run:
     about, saved = documents["run.json"], documents["model.json"]
     if module is not None and not saved.get("module") and not saved.get("network"):
         raise InvalidValue(f"model= is for runs of an nn.Module, and {folder} holds another: leave it out")
-    tensors = run_folder.tensors(files["model.safetensors"])
-    past = run_folder.tensors(files["history.safetensors"])
+    tensors = unpacked(files["model.safetensors"])
+    past = unpacked(files["history.safetensors"])
     history = History([past["loss"]], path=past.get("path"), failed=float(past["failed"]) if "failed" in past else None)
     parts = sorted(((*map(int, name.split(".")[1:]), losses) for name, losses in past.items() if name.startswith("undone.")), key=lambda part: part[0])
     history.undone = [(step, losses) for _, step, losses in parts]
     for line in files["history.jsonl"].decode().splitlines():
         entry = json.loads(line)
         (history.journal if entry.pop("kind") == "decision" else history.evaluations).append(entry)
-    arrays = run_folder.tensors(files["reader.safetensors"]) if "reader.safetensors" in files else {}
+    arrays = unpacked(files["reader.safetensors"]) if "reader.safetensors" in files else {}
     return Run(
         plan=Plan.from_json(documents["plan.json"]),
         plans=tuple((int(step), Plan.from_json(plan)) for step, plan in about.get("plans", ())),

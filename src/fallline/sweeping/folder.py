@@ -22,6 +22,7 @@ from fallline import run_folder
 from fallline.durable import Damaged, described, read_file
 from fallline.errors import InvalidValue, RunDamaged, RunExists, RunUnfinished
 from fallline.sweeping.jobs import SweepRun
+from fallline.tensors import packed, unpacked
 
 SWEEP, RUNS = "sweep.json", "runs.jsonl"
 FORMAT = 1
@@ -82,9 +83,7 @@ class SweepFolder:
         self._lines += 1
         arrays = {f"{run.cell}.{run.seed}.{name}": value for run in runs if run.weights is not None for name, value in run.weights.items()}
         if arrays:
-            from safetensors.numpy import save
-
-            name, data = f"part-{self._lines:04d}.safetensors", save({k: np.asarray(v, order="C") for k, v in arrays.items()})
+            name, data = f"part-{self._lines:04d}.safetensors", packed(arrays)
             run_folder.put(self.path, name, data)
             line["weights"] = {"file": name, **described(data)}
         if rung is not None:
@@ -165,4 +164,4 @@ def _weights(path: Path, told: Any) -> dict[str, np.ndarray]:
     name = str(told["file"])
     if Path(name).name != name:
         raise Damaged(f"{RUNS} names a file outside of its folder: {name[:80]!r}")
-    return run_folder.tensors(read_file(path / name, told))
+    return unpacked(read_file(path / name, told))
