@@ -6,38 +6,19 @@ import json
 import re
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import fallline as fl
 from fallline.charts.picture import dumps
-from fallline.cli import compare_commands, compare_work, main
+from fallline.cli import compare_commands, compare_work
 from fallline.comparing import folders
 from fallline.comparing.contenders import VARIANTS
 from fallline.report.side_by_side import differing
 
 LECTURE = {"plain": fl.SGD(lr=0.018), "momentum": fl.SGD(lr=0.018, momentum=0.9), "look-ahead": fl.Nesterov(lr=0.018, momentum=0.9)}
 REQUEST = re.compile(r"""(?:src|href)\s*=\s*["'](?!#|data:)|url\((?!["']?(?:#|data:))|@import|https?://(?!www\.w3\.org/)""")
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Run the command line in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*words: object) -> SimpleNamespace:
-        code = 0
-        try:
-            main([str(w) for w in words])
-        except SystemExit as end:
-            code = end.code or 0
-        done = capsys.readouterr()
-        return SimpleNamespace(code=code, out=done.out, err=done.err)
-
-    return call
 
 
 @pytest.fixture(scope="module")

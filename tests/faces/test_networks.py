@@ -14,7 +14,6 @@ from scipy import sparse
 torch = pytest.importorskip("torch")
 
 import fallline as fl  # noqa: E402
-from fallline.cli import main  # noqa: E402
 from fallline.model_spec import model_spec  # noqa: E402
 from fallline.problems.network import NetworkModel  # noqa: E402
 from fallline.torch.network import TableLoss, built, network_of  # noqa: E402
@@ -47,12 +46,7 @@ word = "not a function"
 """
 
 
-class Done:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with factories in it, that is the current one; nothing of the user's own cache is seen or changed."""
     monkeypatch.chdir(tmp_path)
@@ -61,21 +55,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "nets_of_mine.py").write_text(FACTORY)
     yield tmp_path
     sys.modules.pop("nets_of_mine", None)
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], place: Path):
-    def call(*words: object) -> Done:
-        capsys.readouterr()
-        code = 0
-        try:
-            main([str(word) for word in words])
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-        printed = capsys.readouterr()
-        return Done(code, printed.out, printed.err)
-
-    return call
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -11,34 +11,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import fallline as fl
-from fallline.cli import main
 
 REQUEST = re.compile(r"""(?:src|href)\s*=\s*["'](?!#|data:)|url\((?!["']?(?:#|data:))|@import|https?://(?!www\.w3\.org/)|<script""")
 SHORT = ("sweep", "digits", "--epochs", 2, "--seeds", 2, "--lr", "1e-3..1:4")
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Run the command line in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*words: object) -> SimpleNamespace:
-        code = 0
-        try:
-            main([str(w) for w in words])
-        except SystemExit as end:
-            code = end.code or 0
-        done = capsys.readouterr()
-        return SimpleNamespace(code=code, out=done.out, err=done.err)
-
-    return call
 
 
 def test_the_command(run) -> None:
