@@ -11,8 +11,8 @@ from fallline.batches import Blocks as Blocks
 from fallline.batches import InFile as InFile
 from fallline.batches import Resampled as Resampled
 from fallline.batches import Shuffled as Shuffled
+from fallline.comparing import Comparison as Comparison
 from fallline.comparing import compare as compare
-from fallline.comparing.comparison import Comparison as Comparison
 from fallline.engines.linear import online as online
 from fallline.errors import CheckpointFailed as CheckpointFailed
 from fallline.errors import Diverged as Diverged

@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 
 import fallline as fl
-from fallline import live as living
 from fallline import run_folder
 from fallline.errors import InvalidValue, RunExists, RunUnfinished
 from fallline.history import History
 from fallline.plan import Plan
+from fallline.runs import live as living
 from fallline.training import train
 
 pytest.importorskip("typer")

@@ -276,8 +276,9 @@ def test_without_timings_the_answer_is_the_same_every_time(digits):
     assert a.throughput is None and a.cost == b.cost
 
 
-def test_the_textbooks_limit_is_kept_unless_lifted():
-    """No noise to speak of is left out, so the largest batch is fastest; above 512 it says so."""
+def test_the_textbooks_limit_is_kept_unless_lifted(monkeypatch: pytest.MonkeyPatch):
+    """Where an update costs the same at every size, a larger batch is worth it up to the noise; above 512 it says so."""
+    monkeypatch.setattr("fallline.advice.batch_size.throughput.engine_timer", lambda problem, engine, plan: lambda size, updates: 1e-3 * updates)
     problem = fl.quadratic(np.ones(4), noise=30.0, rows=1 << 15)
     plan = fl.Plan(problem, epochs=40, batch_size=64, optimizer=fl.SGD(lr=0.02))
     found = fl.find_batch_size(problem, plan, budget=0.05)

@@ -28,10 +28,10 @@ from fallline.checkpoints import Checkpoints
 from fallline.errors import InvalidValue, RunDamaged, RunExists, RunUnfinished
 from fallline.history import History, Outcome, decision_line, evaluation_line
 from fallline.interrupts import ended_by, interactive, watched
-from fallline.runs.keeper import Keeper, Snapshot, snapshot_of
 from fallline.lengths import Length
 from fallline.plan import Plan
 from fallline.runs import DOCUMENTS, TENSORS, Run, found_to_json, versions
+from fallline.runs.keeper import Keeper, Snapshot, snapshot_of
 
 PAGE_EVERY = 10.0
 """Seconds between two pages of a run under way."""

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from fallline.errors import InvalidValue, PlanMismatch, RunDamaged
-from fallline.runs.keeper import Snapshot
-from fallline.runs.live import LiveFolder
 from fallline.plan import Plan
 from fallline.runs import Run, found_from_json, load
+from fallline.runs.keeper import Snapshot
+from fallline.runs.live import LiveFolder
 
 
 def continued(live: LiveFolder, problem: Any, plans: tuple[tuple[int, Plan], ...]) -> Snapshot | Run | None:
