@@ -157,6 +157,18 @@ def predict(
 
 
 @app.command(epilog=CODES)
+def export(
+    run: Annotated[str, typer.Argument(help="A run's folder.")],
+    file: Annotated[str, typer.Argument(help="FILE.onnx.")],
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Write a run's model as an ONNX file: raw columns in, encoders inside, predictions out."""
+    from fallline.cli import work
+
+    work.export(run, file, json)
+
+
+@app.command(epilog=CODES)
 def report(
     runs: Annotated[list[str], typer.Argument(help="Folders of runs.")],
     out: Annotated[str | None, typer.Option(help="FILE.html of several runs; left out, side-by-side.html in the folder that holds them.")] = None,

@@ -379,6 +379,14 @@ def _write(columns: dict[str, list[Any]], path: Path) -> None:
         raise InvalidValue(f"-o {path}: expected a file that ends in .csv, .parquet or .jsonl")
 
 
+def export(folder: str, file: str, json: bool) -> None:
+    """`fallline export`."""
+    checked = runs.load(folder).export(file)
+    if json:
+        return _document({"file": file, "rows": checked.rows, "difference": checked.difference})
+    print(f"{file}: {checked}")
+
+
 def report(folders: Sequence[str], json: bool) -> None:
     """`fallline report`."""
     pages = []

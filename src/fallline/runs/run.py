@@ -203,6 +203,21 @@ class Run:
         """Write the report, one self-contained HTML file."""
         return importlib.import_module("fallline.report").page(self, path)
 
+    def export(self, path: str | Path) -> Any:
+        """Write the model as an ONNX file: raw columns in, encoders inside, predictions (and probabilities) out.
+
+        Args:
+            path: FILE.onnx.
+
+        Returns:
+            Checked: how far the file agrees with this run, by onnxruntime where that is installed.
+
+        Raises:
+            InvalidValue: a model or a column that ONNX has no words for, by name; nothing is written.
+            MissingExtra: the package onnx is not installed.
+        """
+        return importlib.import_module("fallline.export").export(self, path)
+
     def __repr__(self) -> str:
         loss = self.history.loss
         last = f", loss={loss[-1]:.4g}" if len(loss) else ""
