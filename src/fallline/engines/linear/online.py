@@ -6,17 +6,21 @@ saved is the preparation, so that a call costs microseconds.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fallline.engines.linear import dense
-from fallline.engines.linear.scalar import HINGE, LOGISTIC, SOFTMAX, SQUARED_HINGE
+from fallline.engines.linear.labels import Labels
+from fallline.engines.linear.safe import SafeOnline, safe_online
+from fallline.engines.linear.scalar import SOFTMAX
 from fallline.errors import Diverged, InvalidValue
 from fallline.lengths import Clock
 from fallline.rows import INDEX
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fallline.rules import Rule
 
 _HORIZON = 1 << 12
@@ -32,12 +36,15 @@ class Online:
         step: rows learnt so far.
         coef: (features,) or (features, outputs), float64 or float32.
         intercept: () or (outputs,).
+        classes: the labels, where `classes=` was given.
     """
 
-    def __init__(self, loss, features: int, outputs: int, rule: Rule, dtype: np.dtype):
+    def __init__(self, loss, features: int, outputs: int, rule: Rule, dtype: np.dtype, classes: Sequence[Any] | None = None):
         from fallline.rules import Group
 
         self.step, self._rule, self._loss = 0, rule, loss
+        self._labels = Labels(loss, outputs, classes)
+        outputs = self._labels.outputs
         groups = (Group(), Group(weight_decay=0, l1=0))
         self._rows = lambda a, b: rule.rows(Clock(2**62), groups, a, b)
         first = self._rows(0, _HORIZON)
@@ -48,14 +55,13 @@ class Online:
         self._s = np.full_like(self._w, start.s) if needs.s else None
         self._a = np.zeros_like(self._w) if needs.a else None
         self._l1 = 1.0 if needs.threshold else None
+        self._s0 = start.s
         self._b = np.zeros((4, outputs), dtype)
         self._b[2] = start.s
         self._X = np.zeros((1, features), dtype)
         self._y = np.zeros((1, 1 if loss.code == SOFTMAX else outputs), dtype)
         self._weight, self._order, self._out = np.empty(0, dtype), np.zeros(1, np.int32), np.zeros(1)
         self._none = np.empty((1, 2, 0))
-        # what a label may be: kernels index by a class without looking
-        self._labels = range(outputs) if loss.code == SOFTMAX else range(2) if loss.code in (LOGISTIC, HINGE, SQUARED_HINGE) else None
         self._take(first, 0)
 
     def _take(self, rows, begin: int) -> None:
@@ -63,13 +69,28 @@ class Online:
         self._names = np.array([INDEX[n] for n in rows.names], np.int64)
         self._varying, self._begin = rows.varying, begin
 
+    def _resize(self, outputs: int) -> None:
+        """Room for classes that have appeared: their registers are as at the start. Or for fewer again."""
+        more = max(outputs - len(self._w), 0)
+        for name, start in (("_w", 0.0), ("_v", 0.0), ("_s", self._s0), ("_a", 0.0)):
+            held = getattr(self, name)
+            if held is not None:
+                setattr(self, name, np.vstack([held[:outputs], np.full((more, held.shape[1]), start, held.dtype)]))
+        new = np.zeros((4, more), self._b.dtype)
+        new[2] = self._s0
+        self._b = np.hstack([self._b[:, :outputs], new])
+
+    @property
+    def classes(self) -> list[Any] | None:
+        return self._labels.classes
+
     @property
     def coef(self) -> np.ndarray:
-        return self._w[0] if len(self._w) == 1 else self._w.T
+        return self._w[0] if len(self._w) == 1 and self._loss.code != SOFTMAX else self._w.T
 
     @property
     def intercept(self) -> np.ndarray:
-        return self._b[0, 0] if len(self._w) == 1 else self._b[0]
+        return self._b[0, 0] if len(self._w) == 1 and self._loss.code != SOFTMAX else self._b[0]
 
     def score(self, x) -> float | np.ndarray:
         """The model's score of one row: x.coef + intercept.
@@ -85,7 +106,8 @@ class Online:
 
         Args:
             x: (features,) numbers.
-            y: the label: 0 or 1 (logistic, hinge), a class index (softmax), or a number.
+            y: the label: one of `classes` or a new one; where none were given, 0 or 1 (logistic, hinge), a class index (softmax),
+                or a number.
 
         Raises:
             Diverged: the loss or the gradient was not finite; nothing was applied.
@@ -103,46 +125,81 @@ class Online:
                 self._take(self._rows(self.step, self.step + _HORIZON), self.step)
                 t = 0
             varying = self._varying[t : t + 1]
-        if self._labels is not None and y not in self._labels:
-            raise InvalidValue(f"y={y!r} at row {self.step}: expected a class index from 0 to {len(self._labels) - 1}")
+        before, index = self._labels.outputs, self._labels.index(y, self.step)
+        if self._labels.outputs != len(self._w):
+            self._resize(self._labels.outputs)
         try:
             if len(x) != self._X.shape[1]:  # one number would be spread over all features
                 raise ValueError
-            self._X[0], self._y[0] = x, y
+            self._X[0], self._y[0] = x, index
         except (ValueError, TypeError):
+            self._forget(before)
             raise InvalidValue(f"row {self.step}: expected {self._X.shape[1]} numbers and one target, got x of shape {np.shape(x)} and y={y!r}") from None
+        if len(self._w) == 1 and self._loss.code == SOFTMAX:  # of one class there is nothing to learn: every register stays as it was
+            if not np.isfinite(self._X).all():
+                self._forget(before)
+                raise self._broken()
+            self.step += 1
+            return 0.0
         done = dense.single(
             self._X, self._y, self._weight, self._order, self._loss.code, self._loss.parameter, self._row, self._names,
             varying, self._w, self._v, self._s, self._a, self._l1, self._b, True, self._out,
         )  # fmt: skip
         if not done:
-            raise Diverged(
-                f"Diverged: row {self.step} has a loss or gradient that is not finite; check its values (largest "
-                f"{np.abs(self._X).max():g}) or lower lr",
-                step=self.step,
-                rows=(self.step,),
-            )
+            self._forget(before)
+            raise self._broken()
         self.step += 1
         return float(self._out[0])
 
+    def _broken(self) -> Diverged:
+        largest = np.abs(self._X).max()
+        message = f"Diverged: row {self.step} has a loss or gradient that is not finite; check its values (largest {largest:g}) or lower lr"
+        return Diverged(message, step=self.step, rows=(self.step,))
 
-def online(loss: str, *, features: int, outputs: int = 1, optimizer: Rule, dtype: str = "float32") -> Online:
-    """A linear model that learns from one row at a time.
+    def _forget(self, outputs: int) -> None:
+        """A class that came with a row that was refused is none."""
+        if outputs != self._labels.outputs:
+            self._labels.forget(outputs)
+            self._resize(outputs)
+
+
+def online(
+    loss: str, *, features: int, outputs: int = 1, optimizer: Rule | None = None, dtype: str | None = None,
+    classes: Sequence[Any] | None = None, sparse: int = 0, rate: float = 1.0,
+) -> Online | SafeOnline:  # fmt: skip
+    """A linear model that learns from one row at a time: by safe steps, or by an optimizer's own law where one is given.
 
     Args:
         loss: "least_squares", "logistic", "softmax", "huber", "hinge", "squared_hinge" or "poisson".
         features: numbers in a row.
-        outputs: classes of a softmax; else 1.
-        optimizer: any rule whose rows do not need the plan's length (a constant lr, or a schedule in steps).
-        dtype: "float32" or "float64".
+        outputs: classes of a softmax, where `classes` is left out; else 1.
+        optimizer: any rule whose rows do not need the plan's length (a constant lr, or a schedule in steps). Left out, steps are
+            safe: no learning rate, any scale of the columns; see `SafeOnline`.
+        dtype: "float32" (left out) or "float64" of an optimizer's law; safe steps are made in float64.
+        classes: labels of any type, perhaps none yet: those that appear later are added, with weights 0.
+        sparse: how many sparse features a row may have beside its numbers (safe steps only).
+        rate: multiplies the safe rate.
 
     Raises:
-        InvalidValue: a softmax of fewer than two outputs.
+        InvalidValue: a softmax of fewer than two outputs, or arguments that do not go together.
         UnknownName: a loss that does not exist.
+
+    >>> model = online("softmax", features=1, classes=[])
+    >>> for x, label in (([1.0], "low"), ([9.0], "high"), ([5.0], "middle")):
+    ...     loss = model.learn(x, label)
+    >>> model.classes
+    ['low', 'high', 'middle']
     """
     from fallline.problems.losses import loss_by_name
 
     which = loss_by_name(loss)
-    if which.code == SOFTMAX and outputs < 2:
-        raise InvalidValue(f"online('softmax', outputs={outputs}): expected at least 2 outputs, one for each class")
-    return Online(which, features, outputs, optimizer, np.dtype(dtype))
+    for name, value, least in (("features", features, 0 if sparse else 1), ("sparse", sparse, 0), ("outputs", outputs, 1)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+            raise InvalidValue(f"online({name}={value!r}): expected a whole number of at least {least}")
+    if optimizer is None:
+        if dtype not in (None, "float64"):
+            raise InvalidValue(f"online(dtype={dtype!r}): safe steps are made in float64; give optimizer= for {dtype}")
+        return safe_online(which, features, outputs, sparse, rate, classes)
+    if sparse or rate != 1:
+        raise InvalidValue("online(sparse=, rate=): for safe steps only; leave optimizer= out")
+    return Online(which, features, outputs, optimizer, np.dtype(dtype or "float32"), classes)

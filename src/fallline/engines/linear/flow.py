@@ -1,0 +1,178 @@
+"""Where a row alone would take its score: the exact flow of gradient descent on one row, in closed form.
+
+A step of size lr on a row of weight h moves the score by -lr h |x|^2 slope. Made of infinitely many small steps instead, it
+follows dz/dt = -slope(z) for a time H = lr h |x|^2, which
+
+- ends where it would have ended had the row come twice with half the weight (Karampatziakis and Langford, 2011);
+- never passes the score at which the row's loss is least, whatever lr and |x| are.
+
+    least_squares   z = y + (z0 - y) e^-H
+    logistic        m + e^m = m0 + e^m0 + H, m the margin; by Newton from above
+    huber           straight on at slope delta as far as |z - y| = delta, then as least_squares
+    hinge           m = min(m0 + H, 1)
+    squared_hinge   1 - m = (1 - m0) e^-2H
+    poisson         e^-z = e^-z0 e^-yH + (1 - e^-yH) / y
+    softmax         e^-z_k = e^-z_k0 + B for every class k but the row's own, whose score rises by what the others lose;
+                    B by Newton (see `softmax_flow`)
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from fallline.compiled import kernel
+from fallline.engines.linear.scalar import HINGE, HUBER, LOGISTIC, POISSON, SQUARED, SQUARED_HINGE
+
+KNOWN = (SQUARED, LOGISTIC, HUBER, HINGE, SQUARED_HINGE, POISSON)
+"""Losses of one score that have a flow here; the softmax has its own."""
+NODES = 16
+"""The most Gauss-Legendre nodes: n of them are exact for products of 2n - 1 classes, and 16 are for more to rounding."""
+
+
+def _rules() -> tuple[np.ndarray, np.ndarray]:
+    """Points in [0, 1] and shares of the rules of 0 to NODES nodes, a row each."""
+    points, shares = np.zeros((NODES + 1, NODES)), np.zeros((NODES + 1, NODES))
+    for n in range(1, NODES + 1):
+        at, share = np.polynomial.legendre.leggauss(n)
+        points[n, :n], shares[n, :n] = 0.5 * (at + 1), 0.5 * share
+    return points, shares
+
+
+_POINTS, _SHARES = _rules()
+_STEEP = 500.0
+"""From this gap on two classes are one step from the other: e^-gap is nothing beside 1."""
+
+
+def _logaddexp(a, b):
+    top, low = max(a, b), min(a, b)
+    return top + math.log1p(math.exp(low - top)) if low > -np.inf else top
+
+
+logaddexp = kernel(_logaddexp, fastmath=False)
+
+
+def _margin_flow(m, H):
+    """The d >= 0 with d + e^m (e^d - 1) = H. The function is convex and both starts lie above its root, so Newton comes down to it."""
+    grown = math.exp(m) if m < 700 else np.inf
+    if grown == np.inf:
+        return 0.0
+    d = min(H, math.log1p(H / grown)) if grown > 0 else H
+    for _ in range(60):
+        step = (d + grown * math.expm1(d) - H) / (1 + grown * math.exp(d))
+        d -= step
+        if step <= 1e-16 * d:
+            break
+    return max(d, 0.0)
+
+
+margin_flow = kernel(_margin_flow, fastmath=False)
+
+
+def _score_flow(code, parameter, z, y, H):
+    """The score after time H on one row, from `z`; see the formulas above."""
+    if code == SQUARED:
+        return y + (z - y) * math.exp(-H)
+    if code == POISSON:
+        if y == 0:
+            return -logaddexp(-z, math.log(H))
+        return -logaddexp(-z - y * H, math.log(-math.expm1(-y * H) / y))
+    if code == HUBER:
+        e = z - y
+        size, side = abs(e), 1.0 if e > 0 else -1.0
+        if size > parameter:
+            straight = min(H, size / parameter - 1)
+            size -= parameter * straight
+            H -= straight
+        return y + side * size * math.exp(-H)
+    side = 2 * y - 1
+    m = side * z
+    if code == LOGISTIC:
+        return z + side * margin_flow(m, H)
+    if m >= 1:
+        return z
+    if code == HINGE:
+        return side * min(m + H, 1.0)
+    return side * (1 - (1 - m) * math.exp(-2 * H))
+
+
+score_flow = kernel(_score_flow, fastmath=False)
+
+
+def _reach(B, gaps, y, nodes):
+    """The time after which the flow has come to B, and dtime/dB; see `softmax_flow`."""
+    time, rest, product = 0.0, 0.0, 1.0
+    for k in range(len(gaps)):
+        if k != y:
+            time += math.log1p(B * gaps[k])
+            rest += gaps[k] / (1 + B * gaps[k])
+            product *= 1 + B * gaps[k]
+    area = 0.0
+    for i in range(nodes):
+        height = 1.0
+        for k in range(len(gaps)):
+            if k != y:
+                height *= 1 + B * _POINTS[nodes, i] * gaps[k]
+        area += _SHARES[nodes, i] * height
+    return time + B * area, product + rest
+
+
+reach = kernel(_reach, fastmath=False)
+
+
+def _softmax_flow(z, y, H, out):
+    """The scores after time H on one row of class `y`, from `z`, written into `out`.
+
+    With the row's own score set to 0 at the start and a_k = e^(z_k - z_y), every other class has e^-z_k = 1/a_k + B, and
+
+        H = sum_k log(1 + B a_k) + integral from 0 to B of prod_k (1 + b a_k) db,
+
+    a rising function of one unknown. B lies below H and below (e^H - 1)/max a; dH/dB, the sum of e^scores, is convex in B, so
+    its largest value over that stretch bounds B from below.
+    """
+    K, top = len(z), -1
+    for k in range(K):
+        out[k] = z[k]
+        if k != y and (top < 0 or z[k] > z[top]):
+            top = k
+    if z[top] - z[y] > _STEEP:  # both slopes are 1 there: straight on until the gap is moderate
+        straight = min(H, 0.5 * (z[top] - z[y] - _STEEP))
+        out[top] -= straight
+        out[y] += straight
+        H -= straight
+        if H <= 0:
+            return
+    gaps, most = np.empty(K), 0.0
+    for k in range(K):
+        gaps[k] = math.exp(min(out[k] - out[y], _STEEP))
+        if k != y:
+            most = max(most, gaps[k])
+    high = H if most == 0 else min(H, math.expm1(min(H, 700.0)) / most)
+    if high <= 0:
+        return
+    nodes = min(NODES, (K + 1) // 2)
+    first, last = reach(0.0, gaps, y, 0)[1], reach(high, gaps, y, 0)[1]
+    low, B = H / max(first, last), min(high, H / first)
+    for _ in range(100):
+        time, rate = reach(B, gaps, y, nodes)
+        if time > H:
+            high = B
+        else:
+            low = B
+        if not abs(time - H) > 1e-14 * H:
+            break
+        following = B - (time - H) / rate
+        if not low < following < high:
+            following = math.sqrt(low) * math.sqrt(high)
+        if following == B:
+            break
+        B = following
+    for k in range(K):
+        if k != y:
+            lost = math.log1p(B * gaps[k])
+            out[k] -= lost
+            out[y] += lost
+
+
+softmax_flow = kernel(_softmax_flow, fastmath=False)
