@@ -6,9 +6,10 @@ found from one integer and a resumed run replays nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from fallline.errors import InvalidValue, UnknownName
 from fallline.shuffle import Indices, draws, index_dtype, permutation, shuffle_in_place, stream_key
 
 # Purposes keep the streams of one seed apart. They are part of saved results: never renumber.
-_SHUFFLED, _RESAMPLED, _BLOCK_ORDER, _BLOCK_INSIDE = 1, 2, 3, 4
+_SHUFFLED, _RESAMPLED, _BLOCK_ORDER, _BLOCK_INSIDE, _BUFFER_INSIDE = 1, 2, 3, 4, 5
 
 
 class Order(Protocol):
@@ -50,7 +51,11 @@ class InFile:
 
     def indices(self, rows: int, seed: int, epoch: int) -> Indices:
         """0, 1, ..., rows-1, whatever the seed and the epoch."""
-        return np.arange(rows, dtype=index_dtype(rows))
+        return self.part(rows, seed, epoch, 0, rows)
+
+    def part(self, rows: int, seed: int, epoch: int, start: int, stop: int) -> Indices:
+        """Entries start .. stop-1 of `indices`."""
+        return np.arange(start, stop, dtype=index_dtype(rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,33 +67,85 @@ class Resampled:
         return draws(rows, stream_key(seed, epoch, _RESAMPLED))
 
 
+class Buffer(NamedTuple):
+    """Entries start .. stop-1 of an epoch's order, and where their rows lie: int64 [blocks, 2], from row to row."""
+
+    start: int
+    stop: int
+    spans: np.ndarray
+
+
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """Every row exactly once an epoch; blocks of `buffer` neighbouring rows in random order, shuffled inside.
+    """Every row exactly once an epoch; blocks of neighbouring rows in random order, several at a time shuffled together.
 
-    For data that is read from disk: only one block of rows is needed in memory at a time.
+    For data that is read from disk: only a buffer of rows is needed in memory at a time.
 
     Args:
-        buffer: rows in a block.
+        buffer: rows that are shuffled together.
+        block: rows of a block, which lie together; left out, a buffer is one block.
+
+    Source: CorgiPile (Xu et al. 2022, arXiv 2206.05830).
     """
 
     buffer: int
+    block: int | None = None
 
     def __post_init__(self) -> None:
         _at_least_one("Blocks", "buffer", self.buffer)
+        if self.block is not None:
+            _at_least_one("Blocks", "block", self.block)
+            if self.block > self.buffer:
+                raise InvalidValue(f"Blocks(buffer={self.buffer}, block={self.block}): a buffer holds one block at least; give block={self.buffer} or less")
 
     def indices(self, rows: int, seed: int, epoch: int) -> Indices:
-        """The blocks in a random order, each one permuted."""
-        count = -(-rows // self.buffer)
-        out, at = np.empty(rows, dtype=index_dtype(rows)), 0
-        inside = stream_key(seed, epoch, _BLOCK_INSIDE)
-        for block in permutation(count, stream_key(seed, epoch, _BLOCK_ORDER)).tolist():
-            first, past = block * self.buffer, min((block + 1) * self.buffer, rows)
-            part = out[at : at + past - first]
-            part[:] = np.arange(first, past, dtype=out.dtype)
-            shuffle_in_place(part, stream_key(inside, block))
-            at += part.size
+        """The blocks in a random order, each buffer of them permuted."""
+        return self.part(rows, seed, epoch, 0, rows)
+
+    def part(self, rows: int, seed: int, epoch: int, start: int, stop: int) -> Indices:
+        """Entries start .. stop-1 of `indices`, from their own buffers alone: memory for those, whatever the rows."""
+        out = np.empty(stop - start, dtype=index_dtype(rows))
+        for buffer in self.buffers(rows, seed, epoch, start, stop):
+            a, b = max(buffer.start, start), min(buffer.stop, stop)
+            out[a - start : b - start] = _permuted(self, rows, seed, epoch, buffer.start)[a - buffer.start : b - buffer.start]
         return out
+
+    def buffers(self, rows: int, seed: int, epoch: int, start: int, stop: int) -> Iterator[Buffer]:
+        """The buffers that hold entries start .. stop-1, in order."""
+        size, many = self.block or self.buffer, self.buffer // (self.block or self.buffer)
+        order, short, late = _block_order(rows, size, stream_key(seed, epoch, _BLOCK_ORDER))
+        k = max(start // (size * many), 0)
+        while start < stop and k * many < len(order):
+            first, past = k * many, min((k + 1) * many, len(order))
+            begin, end = (i * size - (short if i > late else 0) for i in (first, past))
+            if begin >= stop:
+                return
+            if end > start:
+                rows_from = order[first:past].astype(np.int64) * size
+                yield Buffer(begin, end, np.stack([rows_from, np.minimum(rows_from + size, rows)], axis=1))
+            k += 1
+
+
+@lru_cache(maxsize=4)
+def _block_order(rows: int, size: int, key: int) -> tuple[Indices, int, int]:
+    """The order of the blocks, by how many rows the last one is short, and its place in the order."""
+    count = -(-rows // size)
+    order = permutation(count, key)
+    return order, count * size - rows, int(np.argmax(order)) if count else 0
+
+
+@lru_cache(maxsize=3)
+def _permuted(order: Blocks, rows: int, seed: int, epoch: int, start: int) -> Indices:
+    """The rows of the buffer whose first entry is `start`, in the order of their visit."""
+    buffer = next(order.buffers(rows, seed, epoch, start, start + 1))
+    part = np.concatenate([np.arange(a, b, dtype=index_dtype(rows)) for a, b in buffer.spans.tolist()])
+    if order.block is None:
+        key = stream_key(stream_key(seed, epoch, _BLOCK_INSIDE), int(buffer.spans[0, 0]) // order.buffer)
+    else:
+        key = stream_key(stream_key(seed, epoch, _BUFFER_INSIDE), start)
+    shuffle_in_place(part, key)
+    part.flags.writeable = False
+    return part
 
 
 _ORDERS: dict[str, type[Any]] = {kind.__name__: kind for kind in (Shuffled, InFile, Resampled, Blocks)}
@@ -170,7 +227,9 @@ class Batches:
         kind = type(self.order).__name__
         if _ORDERS.get(kind) is not type(self.order):
             raise InvalidValue(f"the order {self.order!r} cannot be written to JSON; the ones that can: {', '.join(_ORDERS)}")
-        order = {"kind": kind} | ({"buffer": self.order.buffer} if isinstance(self.order, Blocks) else {})
+        order: dict[str, Any] = {"kind": kind}
+        if isinstance(self.order, Blocks):
+            order |= {"buffer": self.order.buffer} | ({} if self.order.block is None else {"block": self.order.block})
         return {"size": self.size, "order": order, "last": self.last, "chunk": self.chunk}
 
     @classmethod

@@ -27,10 +27,13 @@ def checked_rows(problem: Any, rows: int | None) -> int | None:
     return int(count)
 
 
-def checked_batches(batch_size: Any, rows: int | None) -> Batches:
-    if batch_size is None:
-        return Batches(64 if rows is None else min(64, rows))
-    return batch_size if isinstance(batch_size, Batches) else Batches(checked_whole("batch_size", batch_size, 1))
+def checked_batches(batch_size: Any, rows: int | None, problem: Any = None) -> Batches:
+    """The batches; a size alone has the order that the problem prefers, where it has one."""
+    if isinstance(batch_size, Batches):
+        return batch_size
+    size = (64 if rows is None else min(64, rows)) if batch_size is None else checked_whole("batch_size", batch_size, 1)
+    order = getattr(problem, "order", None)
+    return Batches(size) if order is None else Batches(size, order=order)
 
 
 def checked_steps(epochs: Any, steps: Any, per_epoch: int | None) -> int:

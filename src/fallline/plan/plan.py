@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fallline import rows as row_machine
-from fallline.batches import Batches, Shuffled
+from fallline.batches import Batches, Blocks, Buffer, Shuffled
 from fallline.errors import FalllineError, InvalidValue, PlanEnded, PlanMismatch
 from fallline.layout import Layout
 from fallline.lengths import Clock
@@ -78,7 +78,7 @@ class Plan:
         seed: int = 0,
     ):
         rows = checked_rows(problem, rows)
-        batches = checked_batches(batch_size, rows)
+        batches = checked_batches(batch_size, rows, problem)
         self._set("rows", rows)
         self._set("batch_size", batches)
         self._set("steps", checked_steps(epochs, steps, None if rows is None else batches.steps_per_epoch(rows)))
@@ -160,7 +160,8 @@ class Plan:
         size = self._stream.batch
         indices = self._rows_of(start, stop)  # before what follows, or the cache would drop this epoch's order
         following = int(self._rows_of(stop, stop + 1)[0]) if size == 1 else None  # past the end too: a longer plan goes on there
-        return Segment(start, stop, rows, group_of, indices, size, following, batches.chunk, self._stream, self.seed, self._frozen_until(layout))
+        frozen = self._frozen_until(layout)
+        return Segment(start, stop, rows, group_of, indices, size, following, batches.chunk, self._stream, self.seed, frozen, self._buffers_of(start, stop))
 
     def _frozen_until(self, layout: Layout) -> tuple[int, ...]:
         """By group, the update before which it stands still; empty where no group is ever frozen."""
@@ -204,18 +205,36 @@ class Plan:
         stream = self._stream
         a, b = stream.position(start), stream.position(stop)
         first, last = a // stream.rows, -(-b // stream.rows)
-        if last - first <= 1:
+        if last - first <= 1 and not hasattr(self.batch_size.order, "part"):
             return self._order(first)[a - first * stream.rows : b - first * stream.rows]
         order, out = self.batch_size.order, np.empty(b - a, index_dtype(self.rows or 0))
         for epoch in range(first, last):
             base = epoch * stream.rows
             there = slice(max(a - base, 0), min(b - base, stream.rows))
             place = out[base + there.start - a : base + there.stop - a]
+            if hasattr(order, "part"):
+                place[:] = order.part(self.rows or 0, self.seed, epoch, there.start, there.stop)
+                continue
             if place.size == self.rows and epoch not in self._orders and isinstance(order, Shuffled):
                 order.indices(self.rows or 0, self.seed, epoch, place)  # where it is needed: no copy, a nanosecond a row
             else:
                 place[:] = self._order(epoch)[there]
         return out
+
+    def _buffers_of(self, start: int, stop: int) -> tuple[Buffer, ...]:
+        """The buffers that updates start .. stop-1 read, and the one that follows, counted from update start's first entry; see `Blocks`."""
+        order, stream = self.batch_size.order, self._stream
+        if not isinstance(order, Blocks):
+            return ()
+        out: list[Buffer] = []
+        a, b = stream.position(start), stream.position(stop)
+        for epoch in (*range(a // stream.rows, -(-b // stream.rows)), -(-b // stream.rows)):
+            base = epoch * stream.rows
+            for buffer in order.buffers(self.rows or 0, self.seed, epoch, max(a - base, 0), stream.rows):
+                out.append(Buffer(buffer.start + base - a, buffer.stop + base - a, buffer.spans))
+                if out[-1].start + a >= b:
+                    return tuple(out)
+        return tuple(out)
 
     def _order(self, epoch: int) -> np.ndarray:
         """The order of rows in an epoch; two epochs are kept, so that short segments cost no shuffle."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from fallline.batches import Buffer
 from fallline.errors import InvalidValue
 from fallline.rows import Rows
 
@@ -28,6 +29,7 @@ class Segment:
         stream: where batches lie, or None where `indices` is.
         seed: the plan's, for what else is random in a step.
         frozen_until: by group, the update before which it stands still; empty where none does.
+        buffers: where the order is of blocks: those that are read, and the one that follows; entries from the first of `indices`.
     """
 
     start: int
@@ -41,6 +43,17 @@ class Segment:
     stream: Stream | None = field(repr=False, default=None)
     seed: int = 0
     frozen_until: tuple[int, ...] = ()
+    buffers: tuple[Buffer, ...] = field(repr=False, default=())
+
+    def part(self, first: int, past: int) -> Segment:
+        """Updates start + first .. start + past - 1 of this segment; it has no buffers."""
+        at, following = self.bounds, self.following
+        if past < self.steps and self.nominal == 1 and self.indices is not None:
+            following = int(self.indices[at[past]])
+        return replace(
+            self, start=self.start + first, stop=self.start + past, rows=replace(self.rows, varying=self.rows.varying[first:past]),
+            indices=None if self.indices is None else self.indices[at[first] : at[past]], following=following, buffers=(),
+        )  # fmt: skip
 
     @property
     def steps(self) -> int:
