@@ -78,6 +78,9 @@ def find_lr(
     Source: Smith 2015, arXiv 1506.01186 (the range test, in the exponential form in common use); benchmarks/advice (the rest).
     """
     fewest = LEAST_FREE if budget is None else LEAST
+    if hasattr(problem, "in_memory"):  # rows in files: a sample of them says as much
+        _check(problem, plan, 1.0 if budget is None else budget, low, high)
+        problem, plan, budget = problem.in_memory(plan, budget)
     budget = (BUDGET if hasattr(problem, "part") else BUDGET_OF_FUNCTIONS) if budget is None else budget
     _check(problem, plan, budget, low, high)
     if start is None:

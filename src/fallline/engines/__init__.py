@@ -62,6 +62,10 @@ def choose(problem: Any) -> Engine:
     if hasattr(problem, "engine"):
         return problem.engine()
     if isinstance(problem, LinearProblem):
+        if hasattr(problem, "window"):
+            from fallline.engines.linear.stored import StoredEngine
+
+            return StoredEngine(problem)
         from fallline.engines.linear import LinearEngine
 
         return LinearEngine(problem)

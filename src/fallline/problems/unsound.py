@@ -17,13 +17,14 @@ def unsound(problem: Any, w: np.ndarray, batch: np.ndarray | None) -> tuple[str,
 
     Numbers are computed in the data's own type, as the kernels do: what overflows there need not in float64.
     """
-    rows = np.arange(problem.rows) if batch is None else np.asarray(batch)
+    count = problem.rows if batch is None else len(batch)
     gradient: np.ndarray | None = None
-    for a in range(0, len(rows), ROWS):
-        found = _in_data(problem, rows[a : a + ROWS])
+    for a in range(0, count, ROWS):
+        rows = np.arange(a, min(a + ROWS, count)) if batch is None else np.asarray(batch[a : a + ROWS])
+        found = _in_data(problem, rows)
         if found:
             return found, True
-        found, part = _of_rows(problem, w, rows[a : a + ROWS])
+        found, part = _of_rows(problem, w, rows)
         if found:
             return found, False
         gradient = part if gradient is None else gradient + part

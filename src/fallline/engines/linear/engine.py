@@ -140,7 +140,7 @@ class LinearEngine:
         needs = segment.rows.registers
         law = _Law.of(segment, self.problem.intercept)
         size = segment.nominal or self.problem.rows
-        if size * self._nonzeros * self.problem.outputs >= THREADED and (not self._sparse or self._lanes_fit):
+        if self._is_large(segment):
             return self._threaded(state, segment, law, needs, losses)
         if self._sparse:
             return self._run_sparse(state, segment, law, needs, losses, size)
@@ -180,6 +180,11 @@ class LinearEngine:
         return self._lazy(state, segment, law, needs, losses)
 
     # ---------------------------------------------------------------------------------------- large batches
+
+    def _is_large(self, segment: Segment) -> bool:
+        """Whether a step is work for every core."""
+        size = segment.nominal or self.problem.rows
+        return size * self._nonzeros * self.problem.outputs >= THREADED and (not self._sparse or self._lanes_fit)
 
     @property
     def _lanes_fit(self) -> bool:
