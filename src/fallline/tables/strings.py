@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ STRAY = 0.05
 """A column with at most this share of cells that are not numbers is a column of numbers with mistakes in it; so with dates."""
 TEXT_LENGTH = 20
 """Mean length from which long, mostly distinct strings count as text."""
+FIRST = 5
+"""Cells that are looked at for dates before strings count as text."""
 Found = tuple[Any, ...]
 """Kind, values, why, levels, form, boolean, note: as `Cells` takes them."""
 
@@ -26,17 +29,25 @@ def of_strings(source: Source, name: str, column: Any, wanted: str | None, form:
     Raises:
         TableError: a cell that does not fit the others, or the wanted kind; with the line.
     """
-    pa = need("pyarrow")
-    column = column.cast(pa.large_string())
-    if source.text:
-        column = pa.chunked_array([cleared(c) for c in column.chunks], pa.large_string())
+    column = plain(source, column)
     if wanted == "text":
         return "text", column.combine_chunks(), "given"
     if wanted is None:
         why = _text_like(column)
         if why:
             return "text", column.combine_chunks(), why
-    levels = _Levels.of(source, name, column)
+    return decided(Levels.of(source, name, column), wanted, form)
+
+
+def plain(source: Source, column: Any) -> Any:
+    """A column of strings as one type; of a file of text without blanks around cells, null where they stand for a missing value."""
+    pa = need("pyarrow")
+    column = column.cast(pa.large_string())
+    return pa.chunked_array([cleared(c) for c in column.chunks], pa.large_string()) if source.text else column
+
+
+def decided(levels: Levels, wanted: str | None, form: str | None) -> Found:
+    """Different cells as what they are, or as what they are said to be."""
     if wanted == "category":
         return levels.category("given")
     if wanted == "number":
@@ -46,7 +57,7 @@ def of_strings(source: Source, name: str, column: Any, wanted: str | None, form:
     return _told(levels)
 
 
-def _told(levels: _Levels) -> Found:
+def _told(levels: Levels) -> Found:
     """What the cells are by themselves."""
     words, present = levels.words, int(levels.counts.sum())
     if not present:
@@ -75,15 +86,26 @@ def _text_like(column: Any) -> str:
     present = len(column) - column.null_count
     if length < TEXT_LENGTH or compute.mean(compute.match_substring(column, " ")).as_py() <= 0.5:
         return ""
-    first = compute.drop_null(column).slice(0, 5).to_pylist()
-    if any(forms.date(v, f) is not None for v in first for f in forms.DATES):
+    first = compute.drop_null(column).slice(0, FIRST).to_pylist()
+    return wordy(length, first, lambda: compute.count_distinct(column, mode="only_valid").as_py() / present)
+
+
+def wordy(length: float, first: list[str], distinct: Callable[[], float]) -> str:
+    """Why strings of several words are text, or nothing.
+
+    Args:
+        length: their mean length.
+        first: the first of them.
+        distinct: gives the share of them that are different.
+    """
+    if length < TEXT_LENGTH or any(forms.date(v, f) is not None for v in first for f in forms.DATES):
         return ""
-    distinct = compute.count_distinct(column, mode="only_valid").as_py() / present
-    return f"long strings (mean length {length:.0f}), {distinct:.0%} distinct" if distinct > 0.5 else ""
+    share = distinct()
+    return f"long strings (mean length {length:.0f}), {share:.0%} distinct" if share > 0.5 else ""
 
 
 @dataclass(frozen=True)
-class _Levels:
+class Levels:
     """A column as its different cells.
 
     Args:
@@ -99,7 +121,7 @@ class _Levels:
     counts: np.ndarray
 
     @classmethod
-    def of(cls, source: Source, name: str, column: Any) -> _Levels:
+    def of(cls, source: Source, name: str, column: Any) -> Levels:
         encoded = column.combine_chunks().dictionary_encode()
         codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
         words = encoded.dictionary.to_pylist()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -62,8 +63,110 @@ class Target:
         return cls(**{**data, "classes": tuple(data["classes"])})
 
 
+class Facts(Protocol):
+    """What decides about a target: of its cells that are not missing."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def boolean(self) -> bool:
+        """Whether they are truth values."""
+        ...
+
+    @property
+    def present(self) -> int:
+        """How many there are."""
+        ...
+
+    @property
+    def labels(self) -> list[Any]:
+        """The different ones, in their plainest type."""
+        ...
+
+    @property
+    def distinct(self) -> int: ...
+    @property
+    def whole(self) -> bool:
+        """Whether all are whole numbers."""
+        ...
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The lowest and the highest number."""
+        ...
+
+    @property
+    def example(self) -> str:
+        """One of them, as a message shows it."""
+        ...
+
+    def moments(self, log: bool) -> tuple[float, float]:
+        """Mean and standard deviation of the training rows' numbers (of log(1 + y))."""
+        ...
+
+
+@dataclass(frozen=True)
+class _OfCells:
+    """The facts of a column in memory; see `Facts`."""
+
+    column: Cells
+    train: np.ndarray
+
+    @property
+    def name(self) -> str:
+        return self.column.name
+
+    @property
+    def kind(self) -> str:
+        return self.column.kind
+
+    @property
+    def boolean(self) -> bool:
+        return self.column.boolean
+
+    @cached_property
+    def _there(self) -> np.ndarray:
+        return self.column.values[~self.column.missing]
+
+    @property
+    def present(self) -> int:
+        return int(np.count_nonzero(~self.column.missing))
+
+    @cached_property
+    def labels(self) -> list[Any]:
+        return numbered(self.column)[1]
+
+    @property
+    def distinct(self) -> int:
+        return len(np.unique(self._there))
+
+    @property
+    def whole(self) -> bool:
+        return bool((self._there == np.round(self._there)).all())
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        return self._there.min(), self._there.max()
+
+    @property
+    def example(self) -> str:
+        return example(self.column)
+
+    def moments(self, log: bool) -> tuple[float, float]:
+        y = self.column.floats(self.train)
+        y = np.log1p(y) if log else y
+        return float(y.mean()), float(y.std())
+
+
 def infer(column: Cells, task: Task | None, log: bool, train: np.ndarray) -> Target:
-    """What kind of target a column is; its numbers' mean and scale are those of the training rows.
+    """What kind of target a column is; its numbers' mean and scale are those of the training rows; see `inferred`."""
+    return inferred(_OfCells(column, train), task, log)
+
+
+def inferred(facts: Facts, task: Task | None, log: bool) -> Target:
+    """What kind of target it is.
 
     Raises:
         InvalidValue: a task that does not exist or does not fit, or a log of values below 0.
@@ -71,51 +174,47 @@ def infer(column: Cells, task: Task | None, log: bool, train: np.ndarray) -> Tar
     """
     if task not in (None, "classification", "regression"):
         raise InvalidValue(f"task={task!r}: expected 'classification' or 'regression'")
-    if column.missing.all():
-        raise TableError(f"the target {column.name!r} is missing in every row")
+    if not facts.present:
+        raise TableError(f"the target {facts.name!r} is missing in every row")
     why = "given"
     if task is None:
-        task, why = _guess(column)
+        task, why = _guess(facts)
     if task == "classification":
         if log:
             raise InvalidValue("log_target is for a regression; this target is of classes")
-        return Target(column.name, task, why, _classes(column))
-    if column.kind != "number":
-        raise InvalidValue(f"task='regression' needs numbers; the target {column.name!r} is of kind {column.kind}, as {example(column)}")
-    return _regression(column, why, log, train)
+        return Target(facts.name, task, why, _classes(facts))
+    if facts.kind != "number":
+        raise InvalidValue(f"task='regression' needs numbers; the target {facts.name!r} is of kind {facts.kind}, as {facts.example}")
+    return _regression(facts, why, log)
 
 
-def _classes(column: Cells) -> tuple[Any, ...]:
-    _, found = numbered(column)
-    many, rows = len(found), int((~column.missing).sum())
+def _classes(facts: Facts) -> tuple[Any, ...]:
+    found, rows = facts.labels, facts.present
+    many = len(found)
     if many < 2:
-        raise TableError(f"the target {column.name!r} holds one class only ({found[0]!r}): nothing can be learnt")
+        raise TableError(f"the target {facts.name!r} holds one class only ({found[0]!r}): nothing can be learnt")
     if many > max(rows // 2, 2):
-        raise TableError(f"the target {column.name!r} holds {many:,} different values in {rows:,} rows, as {example(column)}: these are no classes; choose another target")
+        raise TableError(f"the target {facts.name!r} holds {many:,} different values in {rows:,} rows, as {facts.example}: these are no classes; choose another target")
     return tuple(sorted(found, key=lambda c: (isinstance(c, str), c)))
 
 
-def _regression(column: Cells, why: str, log: bool, train: np.ndarray) -> Target:
-    present = column.values[~column.missing]
-    if log and present.min() <= -1:
-        raise InvalidValue(f"log_target: the target {column.name!r} goes down to {present.min():g}; log(1 + y) needs values above -1")
-    y = column.floats(train)
-    y = np.log1p(y) if log else y
-    scale = float(y.std())
-    if present.min() == present.max():
-        raise TableError(f"the target {column.name!r} is {present[0]:g} in every row: nothing can be learnt")
-    return Target(column.name, "regression", why, (), log, float(y.mean()), scale if scale > 0 else 1.0)
+def _regression(facts: Facts, why: str, log: bool) -> Target:
+    low, high = facts.ends
+    if log and low <= -1:
+        raise InvalidValue(f"log_target: the target {facts.name!r} goes down to {low:g}; log(1 + y) needs values above -1")
+    if low == high:
+        raise TableError(f"the target {facts.name!r} is {low:g} in every row: nothing can be learnt")
+    mean, scale = facts.moments(log)
+    return Target(facts.name, "regression", why, (), log, mean, scale if scale > 0 else 1.0)
 
 
-def _guess(column: Cells) -> tuple[Task, str]:
-    if column.kind == "date":
-        raise TableError(f"the target {column.name!r} holds dates, as {example(column)}: expected classes or numbers; to take them as classes: --type {column.name}=category")
-    if column.kind != "number":
-        return "classification", "its values are true and false" if column.boolean else "its values are names"
-    present = column.values[~column.missing]
-    whole = (present == np.round(present)).all()
-    distinct = len(np.unique(present))
-    if whole and distinct <= CLASSES and distinct <= max(2, len(present) // 5):
+def _guess(facts: Facts) -> tuple[Task, str]:
+    if facts.kind == "date":
+        raise TableError(f"the target {facts.name!r} holds dates, as {facts.example}: expected classes or numbers; to take them as classes: --type {facts.name}=category")
+    if facts.kind != "number":
+        return "classification", "its values are true and false" if facts.boolean else "its values are names"
+    distinct = facts.distinct
+    if distinct <= CLASSES and facts.whole and distinct <= max(2, facts.present // 5):
         return "classification", f"{distinct} distinct whole number{'s' if distinct > 1 else ''}"
     return "regression", f"numbers, {distinct} distinct"
 
