@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,7 +78,7 @@ class Column:
             seen = np.flatnonzero(place >= 0)
             out[place[seen], seen] = 1
         else:
-            for to, values, mean, scale in zip(out, _parts(column, rows), *self.numbers, strict=False):
+            for to, values, mean, scale in zip(out, parts_of(column, rows), *self.numbers, strict=False):
                 to[:] = (values - mean) / scale
             out[np.isnan(out)] = 0  # the mean
         if self.marks_missing:
@@ -103,27 +104,45 @@ def fit_column(column: Cells, rows: np.ndarray) -> Column:
     """Learn a column's encoder from its training rows."""
     marks = bool(column.missing[rows].any())
     if column.kind in ("number", "date"):
-        numbers = np.array([_mean_and_scale(v) for v in _parts(column, rows)]).T
+        numbers = np.array([_mean_and_scale(v) for v in parts_of(column, rows)]).T
         return Column(column.name, column.kind, numbers, marks_missing=marks, form=column.form)
     if column.kind == "text":
-        frequency = np.bincount(grams(column.values.take(rows), WORDS).indices, minlength=WORDS)
-        return Column(column.name, "text", np.log((1 + len(rows)) / (1 + frequency)) + 1, marks_missing=marks, width=WORDS)
-    present = np.flatnonzero(column.counts(rows))
-    if len(present) > LEVELS:
-        return Column(column.name, "category", np.empty(0), marks_missing=marks, width=HASHED)
-    return Column(column.name, "category", np.empty(0), tuple(sorted(column.levels[i] for i in present)), marks)
+        return of_words(column.name, np.bincount(grams(column.values.take(rows), WORDS).indices, minlength=WORDS), len(rows), marks)
+    return of_levels(column.name, [column.levels[i] for i in np.flatnonzero(column.counts(rows))], marks)
 
 
-def _mean_and_scale(values: np.ndarray) -> tuple[float, float]:
-    """Of the values that are not missing; a scale of 1 where they do not vary."""
+def of_words(name: str, frequency: np.ndarray, rows: int, marks: bool) -> Column:
+    """The encoder of text; `frequency` says in how many of the rows each hashed word stands."""
+    return Column(name, "text", np.log((1 + rows) / (1 + frequency)) + 1, marks_missing=marks, width=WORDS)
+
+
+def of_levels(name: str, levels: Sequence[str], marks: bool) -> Column:
+    """The encoder of a category with these levels in its training rows."""
+    if len(levels) > LEVELS:
+        return Column(name, "category", np.empty(0), marks_missing=marks, width=HASHED)
+    return Column(name, "category", np.empty(0), tuple(sorted(levels)), marks)
+
+
+def mean_and_deviation(values: np.ndarray) -> tuple[float, float]:
+    """Of the values that are not missing; 0 of none."""
     present = values[~np.isnan(values)]
     unit = np.abs(present).max(initial=0)
     unit = unit if unit > _HUGE else 1.0
-    mean, scale = float((present / unit).mean()) * unit, float((present / unit).std()) * unit
-    return mean, scale if scale > 1e-12 * abs(mean) else 1.0
+    present = present if unit == 1 else present / unit
+    return (float(present.mean()) * unit, float(present.std()) * unit) if len(present) else (0.0, 0.0)
 
 
-def _parts(column: Cells, rows: np.ndarray) -> np.ndarray:
+def scale_of(mean: float, deviation: float) -> float:
+    """What numbers are divided by: 1 where they do not vary."""
+    return deviation if deviation > 1e-12 * abs(mean) else 1.0
+
+
+def _mean_and_scale(values: np.ndarray) -> tuple[float, float]:
+    mean, deviation = mean_and_deviation(values)
+    return mean, scale_of(mean, deviation)
+
+
+def parts_of(column: Cells, rows: np.ndarray) -> np.ndarray:
     """The numbers themselves, or year, month, weekday and days since 1970: float64 [parts, rows], NaN where missing."""
     if column.kind == "number":
         return column.floats(rows)[None]

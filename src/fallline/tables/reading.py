@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fallline.errors import InvalidValue, TableError, did_you_mean
 from fallline.tables.files.csv_file import read_csv, stream_csv
-from fallline.tables.files.formats import read_arrow, read_npz, read_parquet, stream_parquet
+from fallline.tables.files.formats import read_arrow, read_npy, read_npz, read_parquet, stream_arrow, stream_npy, stream_parquet
 from fallline.tables.files.json_file import read_json, stream_json
-from fallline.tables.files.svmlight import read_svmlight
+from fallline.tables.files.svmlight import read_svmlight, stream_svmlight
 from fallline.tables.files.watch import stamp, unchanged
 from fallline.tables.frames import from_memory
 from fallline.tables.sources import Source, checked, no_rows
@@ -18,10 +19,13 @@ from fallline.tables.sources import Source, checked, no_rows
 FORMATS = {
     ".csv": read_csv, ".tsv": read_csv, ".txt": read_csv, ".parquet": read_parquet, ".pq": read_parquet,
     ".arrow": read_arrow, ".feather": read_arrow, ".jsonl": read_json, ".ndjson": read_json, ".json": read_json,
-    ".npz": read_npz, ".svm": read_svmlight, ".svmlight": read_svmlight, ".libsvm": read_svmlight,
+    ".npz": read_npz, ".npy": read_npy, ".svm": read_svmlight, ".svmlight": read_svmlight, ".libsvm": read_svmlight,
 }  # fmt: skip
 """Readers by suffix."""
-STREAMS = {read_csv: stream_csv, read_parquet: stream_parquet, read_json: stream_json}
+STREAMS = {
+    read_csv: stream_csv, read_parquet: stream_parquet, read_json: stream_json, read_arrow: stream_arrow, read_npy: stream_npy,
+    read_svmlight: stream_svmlight,
+}  # fmt: skip
 """Readers that can go through a file without holding it."""
 _PACKED = (read_csv, read_json, read_svmlight)
 """Readers of text, which may be packed: .csv.gz."""
@@ -51,9 +55,9 @@ def stream(source: Any) -> Iterator[Source]:
         return
     rows = 0
     for part in _watched(Path(source), lambda: STREAMS[reader](Path(source))):
-        rows += part.rows
         if part.rows:
-            yield checked(part)
+            yield checked(part if part.lines is not None else replace(part, parts=((-rows, part.name),)))
+        rows += part.rows
     if not rows:
         raise no_rows(str(source))
 

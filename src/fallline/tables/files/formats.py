@@ -61,6 +61,48 @@ def read_arrow(path: Path) -> Source:
             raise TableError(f"not an Arrow file ({str(error).splitlines()[0]})", file=str(path)) from None
 
 
+def stream_arrow(path: Path) -> Iterator[Source]:
+    """An Arrow file or stream as sources of some thousand rows each; the file is mapped, never read whole."""
+    pa = need("pyarrow")
+    with pa.memory_map(str(path)) as file:
+        try:
+            try:
+                opened = pa.ipc.open_file(file)
+                batches = (opened.get_batch(i) for i in range(opened.num_record_batches))
+            except pa.ArrowInvalid:
+                file.seek(0)
+                batches = iter(pa.ipc.open_stream(file))
+            for batch in batches:
+                for at in range(0, batch.num_rows, _ROWS):
+                    yield Source(pa.Table.from_batches([batch.slice(at, _ROWS)]), str(path))
+        except (pa.ArrowException, OSError) as error:
+            raise TableError(f"not an Arrow file ({str(error).splitlines()[0]})", file=str(path)) from None
+
+
+def read_npy(path: Path) -> Source:
+    """Read a .npy file of numbers, rows x columns: columns x0, x1, ..."""
+    array = _mapped(path)
+    return Source(need("pyarrow").table(array_columns(np.asarray(array))), str(path))
+
+
+def stream_npy(path: Path) -> Iterator[Source]:
+    """The same as sources of some thousand rows each."""
+    array = _mapped(path)
+    for at in range(0, len(array), _ROWS):
+        yield Source(need("pyarrow").table(array_columns(np.asarray(array[at : at + _ROWS]))), str(path))
+
+
+def _mapped(path: Path) -> np.ndarray:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:
+        raise TableError(f"not a readable .npy of plain numbers ({error})", file=str(path)) from None
+    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind not in "fiub":
+        shown = f"{getattr(array, 'dtype', '')} {getattr(array, 'shape', '')}"
+        raise TableError(f"expected an array of numbers, rows x columns, found {shown}", file=str(path))
+    return array
+
+
 def read_npz(path: Path) -> Source:
     """Read arrays `X` (rows x features) and `y` of a .npz file."""
     pa = need("pyarrow")

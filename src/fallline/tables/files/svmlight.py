@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ from fallline.errors import TableError
 from fallline.tables.files.text_bytes import open_bytes
 from fallline.tables.sources import Source, need
 
+_ROWS = 1 << 13
+"""Rows that are streamed together."""
+
 
 def read_svmlight(path: Path) -> Source:
     """Read an svmlight (libsvm) file; indices are kept as they stand, from 0 or from 1.
@@ -18,20 +22,49 @@ def read_svmlight(path: Path) -> Source:
     Raises:
         TableError: a line that is none of these, an index that is negative or stands twice; with the line.
     """
+    return _source(path, _Rows(path))
+
+
+def stream_svmlight(path: Path) -> Iterator[Source]:
+    """The same as sources of some thousand rows each; each is as wide as its own largest index."""
+    rows = _Rows(path)
+    while not rows.ended:
+        yield _source(path, rows, _ROWS)
+
+
+class _Rows:
+    """The rows of a file, one after another."""
+
+    def __init__(self, path: Path):
+        self.ended = False
+        self._rows = self._read(path)
+
+    def _read(self, path: Path) -> Iterator[tuple[int, float, list[int], list[float]]]:
+        with open_bytes(path) as file:
+            for n, raw in enumerate(file, 1):
+                parts = raw.split(b"#", 1)[0].split()
+                if parts:
+                    yield n, *_row(parts, path, n)
+        self.ended = True
+
+    def __iter__(self) -> Iterator[tuple[int, float, list[int], list[float]]]:
+        return self._rows
+
+
+def _source(path: Path, rows: _Rows, most: int | None = None) -> Source:
+    """The next rows, at most so many."""
     from scipy import sparse
 
     labels, data, columns = array.array("d"), array.array("d"), array.array("q")
     starts, lines = array.array("q", [0]), array.array("q")
-    with open_bytes(path) as file:
-        for n, raw in enumerate(file, 1):
-            parts = raw.split(b"#", 1)[0].split()
-            if parts:
-                label, indices, values = _row(parts, path, n)
-                labels.append(label)
-                columns.extend(indices)
-                data.extend(values)
-                starts.append(len(data))
-                lines.append(n)
+    for n, label, indices, values in rows:
+        labels.append(label)
+        columns.extend(indices)
+        data.extend(values)
+        starts.append(len(data))
+        lines.append(n)
+        if len(lines) == most:
+            break
     index = np.frombuffer(columns, np.int64) if columns else np.empty(0, np.int64)
     width = int(index.max()) + 1 if len(index) else 0
     values = np.frombuffer(data, np.float64).astype(np.float32) if data else np.empty(0, np.float32)
