@@ -65,14 +65,13 @@ def tested(run: Run, made: Table, metrics: Sequence[Metric], seed: int) -> dict[
 
 def _baseline(made: Table, truth: np.ndarray, proba: Any, place: dict[Any, int]) -> tuple[np.ndarray, Any, str]:
     """What guessing without a model gives: the majority class, its shares as probabilities, or the mean."""
-    y = made.train.y
-    if made.target.task == "regression":
-        return np.full(len(truth), made.target.decode(y).mean()), None, "always the mean"
-    values, counts = np.unique(y, return_counts=True)
+    counts, mean = made.baseline()
+    if counts is None:
+        return np.full(len(truth), mean), None, "always the mean"
     shares = np.zeros(max(len(place), 1))
-    for value, count in zip(values.tolist(), counts.tolist(), strict=True):
-        shares[place.get(value, 0)] = count / len(y)
-    major = values[np.argmax(counts)]
+    for value, count in counts.items():
+        shares[place.get(value, 0)] = count / sum(counts.values())
+    major = max(counts, key=lambda c: counts[c])
     return np.full(len(truth), major), None if proba is None else np.tile(shares, (len(truth), 1)), f"always {str(major)!r}"
 
 

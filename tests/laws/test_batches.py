@@ -48,7 +48,7 @@ def test_the_kernel_equals_its_twin_where_a_draw_is_rejected():
     assert permutation(rows, key).tolist() == plain_permutation(rows, key)
 
 
-@given(*rows_seed_epoch, st.sampled_from([Shuffled(), InFile(), Blocks(1), Blocks(7), Blocks(1000)]))
+@given(*rows_seed_epoch, st.sampled_from([Shuffled(), InFile(), Blocks(1), Blocks(7), Blocks(1000), Blocks(20, 3), Blocks(50, 50), Blocks(1000, 7)]))
 @settings(max_examples=60, deadline=None)
 def test_every_row_exactly_once(rows: int, seed: int, epoch: int, order):
     found = order.indices(rows, seed, epoch)
@@ -125,3 +125,25 @@ def test_bad_orders_and_seeds_are_refused():
         Shuffled().indices(4, -1, 0)
     with pytest.raises(InvalidValue, match="keep"):
         Batches(4, last="kept")  # type: ignore[arg-type]
+
+
+@given(st.integers(1, 300), st.integers(0, 50), st.integers(1, 60), st.integers(1, 60), st.data())
+@settings(max_examples=60, deadline=None)
+def test_an_order_of_blocks_is_made_part_by_part(rows: int, epoch: int, block: int, more: int, data):
+    """Any part of it is that of the whole; a buffer's entries are the rows of its spans; buffers lie end to end."""
+    order = Blocks(block + more, block)
+    whole = order.indices(rows, 3, epoch)
+    a, b = sorted(data.draw(st.tuples(st.integers(0, rows), st.integers(0, rows))))
+    assert np.array_equal(order.part(rows, 3, epoch, a, b), whole[a:b])
+    buffers = list(order.buffers(rows, 3, epoch, 0, rows))
+    assert [x.start for x in buffers] == [0, *(x.stop for x in buffers[:-1])] and buffers[-1].stop == rows
+    for buffer in buffers:
+        assert sorted(whole[buffer.start : buffer.stop].tolist()) == sorted(i for p, q in buffer.spans.tolist() for i in range(p, q))
+        assert len(buffer.spans) <= order.buffer // block
+
+
+def test_a_buffer_holds_one_block_at_least():
+    with pytest.raises(InvalidValue) as error:
+        Blocks(10, 20)
+    assert str(error.value) == "Blocks(buffer=10, block=20): a buffer holds one block at least; give block=10 or less"
+    assert Batches.from_json(Batches(8, order=Blocks(10, 5)).to_json()) == Batches(8, order=Blocks(10, 5))

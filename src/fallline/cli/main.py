@@ -65,6 +65,8 @@ LossFlag = Annotated[str | None, typer.Option("--loss", help="least_squares, log
 ClassWeight = Annotated[str | None, typer.Option(help="balanced.")]
 LogTarget = Annotated[bool, typer.Option("--log-target", help="Learn log(1 + target).")]
 Out = Annotated[str | None, typer.Option(help="Folder of the run; left out, runs/<data>.")]
+Memory = Annotated[str | None, typer.Option(help="What this may take, such as 1GB; a table that would not fit is read from files. Left out, most of what is free.")]
+Cache = Annotated[str | None, typer.Option(help="Folder for the encoded rows of a table that is read from files; named, the table goes there in any case.")]
 Metric = Annotated[list[str] | None, typer.Option(help="The headline's metric; may be repeated.")]
 
 
@@ -77,7 +79,7 @@ def fit(
     loss: LossFlag = None, metric: Metric = None, class_weight: ClassWeight = None, log_target: LogTarget = False,
     task: Annotated[str | None, typer.Option(help="classification or regression.")] = None,
     valid: Valid = "0.15", test: Test = "0.15", group: Group = None, time: Time = None, sample_weight: SampleWeight = None,
-    drop: Drop = "", only: Only = "", type: Type = None, seed: Seed = 0,
+    drop: Drop = "", only: Only = "", type: Type = None, memory: Memory = None, cache: Cache = None, seed: Seed = 0,
     patience: Annotated[float | None, typer.Option(help="Stop after this many epochs without improvement.")] = None,
     time_limit: Annotated[str | None, typer.Option(help="Such as 90s, 5m or 2h.")] = None,
     on_divergence: Annotated[str, typer.Option(help="stop; rollback: go back to the last good state, halve the learning rate, go on; or skip: leave out batches that are not finite, ten at most.")] = "stop",
@@ -90,7 +92,7 @@ def fit(
     """Fit a linear model or a network to a table: choose, train, test, report."""
     from fallline.cli import work
 
-    options = work.table_options(drop, only, type, valid, test, group, time, sample_weight, class_weight, log_target, task, seed)
+    options = work.table_options(drop, only, type, valid, test, group, time, sample_weight, class_weight, log_target, task, seed, memory, cache)
     rule = work.rule(optimizer, lr, momentum, nesterov, weight_decay)
     told = work.choices(epochs, batch_size, rule, schedule, loss, metric, plan, seed, compare_commands.read_model(model), device)
     work.fit(data, target, options, told, work.judges(patience, time_limit, on_divergence), work.Place(out, resume, overwrite), json)
@@ -114,7 +116,7 @@ def find_lr(
     data: Data, target: TargetFlag = None, batch_size: BatchSize = "auto", optimizer: Optimizer = "auto", momentum: Momentum = None,
     nesterov: NesterovFlag = False, weight_decay: WeightDecay = None, schedule: ScheduleFlag = "warmup(5%) > linear(to=0)",
     epochs: Epochs = 20, model: ModelFlag = "linear", device: Device = None,
-    loss: LossFlag = None, seed: Seed = 0, drop: Drop = "", only: Only = "", type: Type = None,
+    loss: LossFlag = None, seed: Seed = 0, drop: Drop = "", only: Only = "", type: Type = None, memory: Memory = None, cache: Cache = None,
     budget: Annotated[float, typer.Option(help="The most it may cost, in full runs.")] = 0.5,
     plot: Annotated[str | None, typer.Option(help="Save the picture: FILE.png, .svg or .html.")] = None,
     json: Json = False,
@@ -122,7 +124,7 @@ def find_lr(
     """The learning rate for a plan: range test, probes on held-out rows, an interval, a choice."""
     from fallline.cli import work
 
-    options = work.table_options(drop, only, type, "0.15", "0.15", None, None, None, None, False, None, seed)
+    options = work.table_options(drop, only, type, "0.15", "0.15", None, None, None, None, False, None, seed, memory, cache)
     rule = work.rule(optimizer, "auto", momentum, nesterov, weight_decay)
     told = work.choices(epochs, batch_size, rule, schedule, loss, None, None, seed, compare_commands.read_model(model), device)
     work.find_lr(data, target, options, told, budget, plot, json)

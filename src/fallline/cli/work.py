@@ -56,7 +56,7 @@ def _share(text: str) -> Any:
         return text
 
 
-def table_options(drop, only, types, valid, test, group, time, sample_weight, class_weight, log_target, task, seed) -> tables.TableOptions:
+def table_options(drop, only, types, valid, test, group, time, sample_weight, class_weight, log_target, task, seed, memory=None, cache=None) -> tables.TableOptions:
     """The flags of a table as its options."""
     pairs = {}
     for pair in types or ():
@@ -66,7 +66,7 @@ def table_options(drop, only, types, valid, test, group, time, sample_weight, cl
         pairs[column] = kind
     return tables.TableOptions(
         drop=_list(drop), only=_list(only), types=pairs, valid=_share(valid), test=_share(test), group=group, time=time,
-        sample_weight=sample_weight, class_weight=class_weight, log_target=log_target, task=task, seed=seed,
+        sample_weight=sample_weight, class_weight=class_weight, log_target=log_target, task=task, seed=seed, memory=memory, cache=cache,
     )  # fmt: skip
 
 

@@ -29,10 +29,13 @@ class Mapped:
         self.array = np.frombuffer(self._map, dtype, count, self._first).reshape(shape)
         self._row = self.array.itemsize * int(np.prod(shape[1:]))
 
-    def _within(self, start: int, stop: int) -> tuple[int, int]:
-        """The bytes of some rows, in whole pages."""
-        a = (self._first + start * self._row) // PAGE * PAGE
-        return a, min(-(-(self._first + stop * self._row) // PAGE) * PAGE, len(self._bytes))
+    def _within(self, start: int, stop: int, inner: bool = False) -> tuple[int, int]:
+        """The bytes of some rows, in whole pages: those that hold any of them, or (inner) nothing else."""
+        a, b = self._first + start * self._row, self._first + stop * self._row
+        down, up = a // PAGE * PAGE, -(-b // PAGE) * PAGE
+        if inner:
+            down, up = -(-a // PAGE) * PAGE, b // PAGE * PAGE
+        return down, min(up, len(self._bytes))
 
     def read(self, start: int, stop: int) -> None:
         """Bring rows into memory: the system reads ahead, and then each page is looked at."""
@@ -43,8 +46,8 @@ class Mapped:
             np.add.reduce(self._bytes[a:b:PAGE], dtype=np.uint64)
 
     def drop(self, start: int, stop: int) -> None:
-        """Let rows go from this process's memory; they are read again where they are needed."""
-        a, b = self._within(start, stop)
+        """Let rows go from this process's memory (but for pages that others share); they are read again where they are needed."""
+        a, b = self._within(start, stop, inner=True)
         if b > a and DONT_NEED is not None:
             self._map.madvise(DONT_NEED, a, b - a)
 
@@ -70,23 +73,23 @@ class Window:
         coming, self._coming = self._coming, None
         if coming is not None:
             coming[1].result()
+        ahead = coming is not None and _same(coming[0], following)
+        if _same(before, spans) and (ahead or following is None):
+            self._coming = coming
+            return
         if not (_same(coming and coming[0], spans) or _same(before, spans)):
             self._read(spans)
-        for old in (before, coming and coming[0]):
-            if old is not None and not _same(old, spans) and not _same(old, following):
-                self._drop(old)
+        kept = spans if following is None else np.concatenate([spans, following])
+        self._drop(_between(kept, self.arrays[0].array.shape[0]))
         if following is not None:
-            done = coming[1] if coming is not None and _same(coming[0], following) else self._reader().submit(self._read, following)
-            self._coming = following, done
+            self._coming = following, coming[1] if ahead and coming is not None else self._reader().submit(self._read, following)
 
     def leave(self) -> None:
         """Let go of all rows."""
         if self._coming is not None:
             self._coming[1].result()
-            self._drop(self._coming[0])
-        if self._held is not None:
-            self._drop(self._held)
         self._held = self._coming = None
+        self._drop(np.array([[0, self.arrays[0].array.shape[0]]]))
 
     def passed(self, start: int, stop: int) -> None:
         """Let go of rows that were read in passing."""
@@ -112,6 +115,13 @@ class Window:
         if self._pool is None or self._pool[0] != os.getpid():  # a forked child has no threads of its parent's
             self._pool = os.getpid(), ThreadPoolExecutor(1, thread_name_prefix="fallline-ahead")
         return self._pool[1]
+
+
+def _between(spans: np.ndarray, rows: int) -> np.ndarray:
+    """The rows that are in none of some spans, as spans. The system maps more than it is asked for: what lies between is let go whole."""
+    ends = np.maximum.accumulate(spans[np.argsort(spans[:, 0])], axis=0)
+    gaps = np.stack([np.concatenate([[0], ends[:, 1]]), np.concatenate([ends[:, 0], [rows]])], axis=1)
+    return gaps[gaps[:, 1] > gaps[:, 0]]
 
 
 def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:

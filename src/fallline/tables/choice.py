@@ -15,8 +15,8 @@ from fallline.tables.leaks import Leaks
 from fallline.tables.options import TableOptions
 from fallline.tables.sources import Source
 
-_NAMED = re.compile(r"(^|[_\s.-])(id|ids|key|uuid|guid|index|idx|no|nr|number|#)$|[a-z](Id|ID|No|Key)$", re.IGNORECASE)
-_FEW = 8
+NAMED = re.compile(r"(^|[_\s.-])(id|ids|key|uuid|guid|index|idx|no|nr|number|#)$|[a-z](Id|ID|No|Key)$", re.IGNORECASE)
+FEW = 8
 """Up to this many rows, values that are all different say nothing."""
 
 
@@ -78,7 +78,7 @@ def _set_aside(column: Cells, train: np.ndarray, told: bool) -> str:
     distinct = len(np.unique(column.values[there]))
     if distinct == 1:
         return "constant" if alike else ""
-    if column.kind == "category" and distinct == len(there) and len(there) > _FEW:
+    if column.kind == "category" and distinct == len(there) and len(there) > FEW:
         return "an identifier: different in every row"
     return ""
 
@@ -86,10 +86,10 @@ def _set_aside(column: Cells, train: np.ndarray, told: bool) -> str:
 def _counts(column: Cells, missing: np.ndarray) -> str:
     """Whether a column of numbers counts or names the rows, or an empty string."""
     values = column.values[~missing] if missing.any() else column.values
-    if len(values) <= _FEW + 1:
+    if len(values) <= FEW + 1:
         return ""
     if float(values[1]) - float(values[0]) == 1 and (np.diff(values.astype(np.float64)) == 1).all():
         return "an identifier: it counts the rows"
-    if _NAMED.search(column.name) and (values == np.round(values)).all() and len(np.unique(values)) == len(values):
+    if NAMED.search(column.name) and (values == np.round(values)).all() and len(np.unique(values)) == len(values):
         return "an identifier: different in every row"
     return ""

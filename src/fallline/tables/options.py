@@ -27,6 +27,10 @@ class TableOptions:
         log_target: learn log(1 + y).
         task: "classification" or "regression", against what was inferred.
         seed: of the split.
+        memory: what this process may take, such as "1GB"; a table that would not fit goes through files (see `cache`). Left
+            out, most of what is free.
+        cache: a folder for the encoded rows of a table that goes through files; named, the table goes there in any case.
+            Left out, `.fallline-rows` where one is.
     """
 
     drop: Sequence[str] = ()
@@ -41,6 +45,8 @@ class TableOptions:
     log_target: bool = False
     task: Task | None = None
     seed: int = 0
+    memory: str | int | None = None
+    cache: str | None = None
 
     def columns(self) -> tuple[str, ...]:
         """Every column that is named."""

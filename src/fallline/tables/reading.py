@@ -9,7 +9,15 @@ from typing import Any
 
 from fallline.errors import InvalidValue, TableError, did_you_mean
 from fallline.tables.files.csv_file import read_csv, stream_csv
-from fallline.tables.files.formats import read_arrow, read_npy, read_npz, read_parquet, stream_arrow, stream_npy, stream_parquet
+from fallline.tables.files.formats import (
+    read_arrow,
+    read_npy,
+    read_npz,
+    read_parquet,
+    stream_arrow,
+    stream_npy,
+    stream_parquet,
+)
 from fallline.tables.files.json_file import read_json, stream_json
 from fallline.tables.files.svmlight import read_svmlight, stream_svmlight
 from fallline.tables.files.watch import stamp, unchanged
@@ -60,6 +68,11 @@ def stream(source: Any) -> Iterator[Source]:
         rows += part.rows
     if not rows:
         raise no_rows(str(source))
+
+
+def streams(source: str | Path) -> bool:
+    """Whether `stream` goes through a file in parts; others are always read whole."""
+    return _reader(Path(source)) in STREAMS
 
 
 def _watched(path: Path, start: Any) -> Iterator[Source]:

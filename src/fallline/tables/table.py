@@ -104,6 +104,13 @@ class Table:
             y = self.target.decode(y)
         return makers[name](self.train.X, y, weights=self.train.weights, feature_names=self.feature_names)
 
+    def baseline(self) -> tuple[dict[Any, int] | None, float]:
+        """How often each class occurs in the training rows (None of numbers), and the mean of the numbers, in the user's terms."""
+        if self.target.task == "regression":
+            return None, float(self.target.decode(self.train.y).mean())
+        values, counts = np.unique(self.train.y, return_counts=True)
+        return dict(zip(values.tolist(), counts.tolist(), strict=True)), 0.0
+
     def __repr__(self) -> str:
         parts = ", ".join(f"{k}={v}" for k, v in self.summary.parts.items())
         return f"Table({self.summary.name!r}, target={self.target.name!r}, task={self.target.task!r}, {parts}, features={len(self.feature_names)})"
@@ -128,6 +135,12 @@ def table(source: Any, *, target: str | None = None, options: TableOptions | Non
     Table('the columns', target='y', task='classification', train=16, valid=4, test=4, features=1)
     """
     given = options or TableOptions()
+    if not named(source):
+        from fallline.tables.stored import stored_table
+
+        stored = stored_table(source, target, given)
+        if stored is not None:
+            return stored
     data, own_test = open_source(source)
     target = _target(data, target)
     for name in given.columns():

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from fallline.errors import InvalidValue
 from fallline.metrics import Metric
 from fallline.model_spec import ModelSpec
 from fallline.problems import LinearModel, LinearProblem
@@ -42,6 +43,8 @@ def network_of(rows: LinearProblem, spec: ModelSpec, *, on: str | None = None, s
     Raises:
         InvalidValue: no such device, or a module that does not fit the rows.
     """
+    if hasattr(rows, "window"):
+        raise InvalidValue(f"model={str(spec)!r} takes its rows in memory, and this table goes through files: give more memory=, fewer rows, or model='linear'")
     place = device(on)
     made = built(spec, rows.features, rows.outputs, seed)
     factories.remember(spec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,7 +74,7 @@ class StoredEngine(LinearEngine):
         run = sparse.sparse_lanes if self._sparse else dense.lanes
         edges = np.linspace(0, len(rows), LANES + 1).astype(np.int64)
         shares = np.linspace(0, LANES, min(self.threads, LANES) + 1).astype(int).tolist()
-        work = [(a, b) for a, b in zip(shares, shares[1:], strict=False) if b > a]
+        work = [(a, b) for a, b in pairwise(shares) if b > a]
         waiting = [self._pool.submit(run, *data, rows, edges, a, b, *args, g, gb, sums) for a, b in work[1:]]
         run(*data, rows, edges, *work[0], *args, g, gb, sums)
         for other in waiting:

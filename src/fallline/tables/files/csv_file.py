@@ -70,15 +70,16 @@ def read_csv(path: Path) -> Source:
     for block in blocks(path, start):
         whole.add(block)
     if not whole.rows:
-        raise TableError("a header and no rows: expected at least one row below it", file=str(path), line=start.line - 1)
+        raise _no_rows(path, start)
     source = Source(whole.table(start.names), str(path), text=True, lines=whole.lines, again=again, notes=start.notes)
     return source.as_text([start.names[i] for i in whole.mixed])
 
 
 def stream_csv(path: Path) -> Iterator[Source]:
     """A CSV file as sources of some thousand rows each; each is good until the next one is asked for."""
-    start = head(path)
+    start, rows = head(path), 0
     for block in blocks(path, start):
+        rows += len(block.lines)
         part = Gathering(range(len(start.names)))
         part.add(block)
 
@@ -88,3 +89,9 @@ def stream_csv(path: Path) -> Iterator[Source]:
             return text.table(names)
 
         yield Source(part.table(start.names), str(path), text=True, lines=block.lines, again=again, notes=start.notes)
+    if not rows:
+        raise _no_rows(path, start)
+
+
+def _no_rows(path: Path, start: Head) -> TableError:
+    return TableError("a header and no rows: expected at least one row below it", file=str(path), line=start.line - 1)

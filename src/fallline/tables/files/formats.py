@@ -11,14 +11,20 @@ import numpy as np
 from fallline.errors import TableError
 from fallline.tables.sources import Source, need
 
-_ROWS = 1 << 15
-"""Rows of a Parquet file that are streamed together."""
+_ROWS, _CELLS = 1 << 15, 1 << 20
+"""Rows that are streamed together at most, and about so many cells of them."""
+
+
+_AHEAD = 1 << 25
+"""Bytes of a Parquet file that are read ahead, of all columns together."""
 
 
 def _parquet(path: Path) -> Any:
-    pa = need("pyarrow")
+    pa, parquet = need("pyarrow"), need("pyarrow.parquet")
     try:
-        return need("pyarrow.parquet").ParquetFile(path)
+        columns = parquet.read_metadata(path).num_columns
+        # what is read ahead as a whole ("pre-buffered") stays in memory until the file is closed; a buffer for each column does not
+        return parquet.ParquetFile(path, pre_buffer=False, buffer_size=max(min(_AHEAD // max(columns, 1), 1 << 20), 1 << 14))
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(path, "Parquet", error) from None
 
@@ -37,12 +43,16 @@ def read_parquet(path: Path) -> Source:
             raise _unreadable(path, "Parquet", error) from None
 
 
+def _together(columns: int) -> int:
+    return max(min(_CELLS // max(columns, 1), _ROWS), 256)
+
+
 def stream_parquet(path: Path) -> Iterator[Source]:
     """A Parquet file as sources of some thousand rows each."""
     pa = need("pyarrow")
     with _parquet(path) as file:
         try:
-            for batch in file.iter_batches(_ROWS):
+            for batch in file.iter_batches(_together(len(file.schema_arrow))):
                 yield Source(pa.Table.from_batches([batch]), str(path))
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(path, "Parquet", error) from None
@@ -73,8 +83,9 @@ def stream_arrow(path: Path) -> Iterator[Source]:
                 file.seek(0)
                 batches = iter(pa.ipc.open_stream(file))
             for batch in batches:
-                for at in range(0, batch.num_rows, _ROWS):
-                    yield Source(pa.Table.from_batches([batch.slice(at, _ROWS)]), str(path))
+                many = _together(batch.num_columns)
+                for at in range(0, batch.num_rows, many):
+                    yield Source(pa.Table.from_batches([batch.slice(at, many)]), str(path))
         except (pa.ArrowException, OSError) as error:
             raise TableError(f"not an Arrow file ({str(error).splitlines()[0]})", file=str(path)) from None
 
@@ -88,8 +99,9 @@ def read_npy(path: Path) -> Source:
 def stream_npy(path: Path) -> Iterator[Source]:
     """The same as sources of some thousand rows each."""
     array = _mapped(path)
-    for at in range(0, len(array), _ROWS):
-        yield Source(need("pyarrow").table(array_columns(np.asarray(array[at : at + _ROWS]))), str(path))
+    many = _together(array.shape[1])
+    for at in range(0, len(array), many):
+        yield Source(need("pyarrow").table(array_columns(np.asarray(array[at : at + many]))), str(path))
 
 
 def _mapped(path: Path) -> np.ndarray:

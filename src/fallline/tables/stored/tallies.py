@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from fallline.tables.cells import Cells
 from fallline.tables.columns import mean_and_deviation, parts_of, scale_of
 
-LEVELS_KEPT = 100_000
+LEVELS_KEPT = 1 << 16
 """Different cells of a column that are told apart; with more it is numbers, dates or text by the first of them, or hashed."""
 _SAMPLED = 1 << 15
 """Different numbers that are kept to see whether any comes twice."""
@@ -123,7 +124,7 @@ class NumberTally(Tally):
     def add(self, cells: Cells, train: np.ndarray) -> None:
         missing = cells.missing
         self.count(missing, train)
-        self.form, self.note, self.why = cells.form, cells.note or self.note, cells.why or self.why
+        self.form, self.note, self.why = cells.form, cells.note or self.note, self.why or cells.why
         for moments, values in zip(self.moments, parts_of(cells, np.flatnonzero(train)), strict=True):
             moments.add(values)
         values = cells.values[~missing] if missing.any() else cells.values
@@ -160,6 +161,21 @@ class NumberTally(Tally):
         self.constant = bool(np.count_nonzero(training) == 1)
 
 
+class Places:
+    """Where each level of a column was first seen, as a source says where a row stands."""
+
+    def __init__(self) -> None:
+        self._file, self._word, self._numbers = "", "row", array("q")
+
+    def add(self, places: Sequence[Mapping[str, Any]]) -> None:
+        self._file, self._word = places[0]["file"], next(w for w in ("line", "row") if w in places[0])
+        self._numbers.extend(p[self._word] for p in places)
+
+    def where(self, row: int) -> dict[str, Any]:
+        """Where the level of this number was seen first."""
+        return {"file": self._file, self._word: self._numbers[row]}
+
+
 class LevelTally(Tally):
     """A column of different cells: how often each occurs, in all and in training rows, and where it was first seen."""
 
@@ -168,7 +184,7 @@ class LevelTally(Tally):
     def __init__(self, name: str):
         super().__init__(name)
         self.words: dict[str, int] = {}
-        self.places: list[dict[str, Any]] = []
+        self.places = Places()
         self._often, self._training = np.zeros(1024, np.int64), np.zeros(1024, np.int64)
         self.full = False
         self.boolean = False
@@ -186,7 +202,7 @@ class LevelTally(Tally):
     def add(self, cells: Cells, train: np.ndarray, where: Any = None) -> None:
         """The cells of a category."""
         self.boolean = cells.boolean
-        self.why = cells.why
+        self.why = self.why or cells.why
         self.add_codes(cells.levels, cells.values, train, where)
 
     def add_codes(self, words: Sequence[str], codes: np.ndarray, train: np.ndarray, where: Any = None) -> None:
@@ -208,7 +224,7 @@ class LevelTally(Tally):
         self._training[place] += np.bincount(codes[train] + 1, minlength=len(words) + 1)[1:]
         if fresh and where is not None:
             rows = dict(zip(*(v.tolist() for v in np.unique(codes, return_index=True)), strict=True))
-            self.places += [where.where(rows[i]) for i in fresh]
+            self.places.add([where.where(rows[i]) for i in fresh])
         self.full = len(known) > LEVELS_KEPT
 
 
@@ -225,6 +241,6 @@ class TextTally(Tally):
         from fallline.tables.text import grams
 
         self.count(cells.missing, train)
-        self.why = cells.why or self.why
+        self.why = self.why or cells.why
         found = grams(cells.values.take(np.flatnonzero(train)), len(self.frequency))
         self.frequency += np.bincount(found.indices, minlength=len(self.frequency))
