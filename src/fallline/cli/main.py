@@ -39,7 +39,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 
-Data = Annotated[str, typer.Argument(help="A file (CSV, Parquet, Arrow, JSON lines, .npz, svmlight) or a built-in set: digits, breast-cancer, diabetes, fashion-mnist.")]
+Data = Annotated[str, typer.Argument(help="A file (CSV, Parquet, Arrow, JSON lines, .npy, .npz, svmlight) or a built-in set: digits, breast-cancer, diabetes, fashion-mnist.")]
 TargetFlag = Annotated[str | None, typer.Option("--target", help="The column to predict.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 Lr = Annotated[str, typer.Option(help="A learning rate, or auto.")]

@@ -347,36 +347,10 @@ def predict(folder: str, data: str, out: str, id: str | None, proba: bool, model
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # for a factory; its name is checked before anything is imported
     run = runs.load(folder, model)
-    source, _ = tables.open_source(data)
-    columns: dict[str, Any] = {}
-    if id is not None:
-        columns[id] = source.values(id).tolist()
-    target = run.reader.target.name if run.reader is not None else "prediction"  # type: ignore[union-attr]
-    columns[target] = run.predict(source).tolist()
-    if proba:
-        p = run.predict_proba(source)
-        classes = run.model.classes.tolist() if run.model is not None and run.model.classes is not None else []
-        columns |= {f"probability of {c}": p[:, i].tolist() for i, c in enumerate(classes)}
-    _write(columns, Path(out))
+    rows = tables.predict_file(run, data, out, id=id, proba=proba)
     if json:
-        return _document({"rows": source.rows, "file": out, "weights": run.used})
-    print(f"{source.rows:,} rows predicted with the {run.used} weights: {out}")
-
-
-def _write(columns: dict[str, list[Any]], path: Path) -> None:
-    import pyarrow as pa
-    from pyarrow import csv, parquet
-
-    made = pa.table(columns)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".parquet":
-        parquet.write_table(made, path)
-    elif path.suffix in (".jsonl", ".ndjson"):
-        path.write_text("".join(jsonlib.dumps(row) + "\n" for row in made.to_pylist()))
-    elif path.suffix == ".csv":
-        csv.write_csv(made, path)
-    else:
-        raise InvalidValue(f"-o {path}: expected a file that ends in .csv, .parquet or .jsonl")
+        return _document({"rows": rows, "file": out, "weights": run.used})
+    print(f"{rows:,} rows predicted with the {run.used} weights: {out}")
 
 
 def export(folder: str, file: str, json: bool) -> None:

@@ -7,12 +7,13 @@ numbers; `target`, `parts` and `splits` say what to learn, and from which rows; 
 from fallline.tables.account import ColumnNote, Summary
 from fallline.tables.encoders import Encoder
 from fallline.tables.options import TableOptions
+from fallline.tables.predicting import predict_file
 from fallline.tables.reading import read, stream
 from fallline.tables.sources import Source
 from fallline.tables.table import Part, Reader, Table, named, open_source, reader_from, table
 from fallline.tables.target import Target
 
 __all__ = [
-    "ColumnNote", "Encoder", "Part", "Reader", "Source", "Summary", "Table", "TableOptions", "Target", "named", "open_source", "read",
+    "ColumnNote", "Encoder", "Part", "Reader", "Source", "Summary", "Table", "TableOptions", "Target", "named", "open_source", "predict_file", "read",
     "reader_from", "stream", "table",
 ]  # fmt: skip
