@@ -26,7 +26,10 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "lengths": ("epochs", "fraction", "steps"),
     "runs.live": ("Save",),
     "plan": ("Plan",),
-    "problems": ("function", "hinge", "huber", "least_squares", "logistic", "poisson", "quadratic", "rosenbrock", "softmax"),
+    "problems": (
+        "epsilon_insensitive", "function", "hinge", "huber", "least_squares", "logistic", "modified_huber", "perceptron", "poisson",
+        "quadratic", "quantile", "rosenbrock", "softmax",
+    ),
     "rules": ("SGD", "AdaGrad", "Adam", "AdamW", "Group", "MovingAverage", "NAdam", "Nesterov", "RMSProp", "ScheduleFree", "auto"),
     "runs": ("Run", "load"),
     "schedules": (
@@ -38,7 +41,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "training": ("Validation", "train"),
 }  # fmt: skip
 """Where each public name lives; the stub `__init__.pyi` says the same to type checkers, and a test holds them together."""
-_MODULES = ("charts", "logs", "torch")
+_MODULES = ("charts", "logs", "sklearn", "torch")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = ["__version__", *sorted([*_HOME_OF, *_MODULES])]

@@ -2,6 +2,7 @@
 
 from fallline import charts as charts
 from fallline import logs as logs
+from fallline import sklearn as sklearn
 from fallline import torch as torch
 from fallline.advice import recipes as recipes
 from fallline.advice.batch_size import find_batch_size as find_batch_size
@@ -39,13 +40,17 @@ from fallline.lengths import epochs as epochs
 from fallline.lengths import fraction as fraction
 from fallline.lengths import steps as steps
 from fallline.plan import Plan as Plan
+from fallline.problems import epsilon_insensitive as epsilon_insensitive
 from fallline.problems import function as function
 from fallline.problems import hinge as hinge
 from fallline.problems import huber as huber
 from fallline.problems import least_squares as least_squares
 from fallline.problems import logistic as logistic
+from fallline.problems import modified_huber as modified_huber
+from fallline.problems import perceptron as perceptron
 from fallline.problems import poisson as poisson
 from fallline.problems import quadratic as quadratic
+from fallline.problems import quantile as quantile
 from fallline.problems import rosenbrock as rosenbrock
 from fallline.problems import softmax as softmax
 from fallline.rules import SGD as SGD

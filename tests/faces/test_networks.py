@@ -115,12 +115,18 @@ def test_the_same_seed_is_the_same_run_and_another_another():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+ALSO = {"each_against_the_rest": "modified_huber"}
+
+
 def _problems(loss: str, weighted: bool, kind: type) -> tuple[fl.problems.LinearProblem, fl.torch.ModuleProblem]:
     draw = np.random.default_rng(1)
     X = draw.standard_normal((40, 5)).astype(np.float32)
-    classes = 3 if loss == "softmax" else 2
-    y = draw.integers(0, classes, 40) if loss in ("softmax", "logistic", "hinge", "squared_hinge") else draw.integers(0, 5, 40).astype(np.float64)
-    make = {"squared_hinge": lambda *a, **k: fl.hinge(*a, squared=True, **k)}.get(loss) or getattr(fl, loss)
+    classes = 3 if loss in ("softmax", "each_against_the_rest") else 2
+    y = draw.integers(0, classes, 40) if fl.problems.Loss(ALSO.get(loss, loss)).classifies else draw.integers(0, 5, 40).astype(np.float64)
+    make = {
+        "squared_hinge": lambda *a, **k: fl.hinge(*a, squared=True, **k), "each_against_the_rest": fl.modified_huber,
+        "squared_epsilon_insensitive": lambda *a, **k: fl.epsilon_insensitive(*a, squared=True, **k),
+    }.get(loss) or getattr(fl, loss)  # fmt: skip
     rows = make(kind(X), y, weights=draw.uniform(0.2, 3, 40) if weighted else None)
     problem, _ = network_of(rows, model_spec(lambda features, outputs: torch.nn.Linear(features, outputs)))
     return rows, problem
@@ -128,7 +134,7 @@ def _problems(loss: str, weighted: bool, kind: type) -> tuple[fl.problems.Linear
 
 @pytest.mark.parametrize("kind", [np.asarray, sparse.csr_matrix], ids=["dense", "sparse"])
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
-@pytest.mark.parametrize("loss", ["least_squares", "logistic", "softmax", "huber", "hinge", "squared_hinge", "poisson"])
+@pytest.mark.parametrize("loss", [*fl.problems.losses.NAMES, "each_against_the_rest"])
 def test_a_dense_layer_has_the_loss_gradient_and_metrics_of_the_linear_model(loss: str, weighted: bool, kind: type):
     """Loss, classes, sample weights and sparse rows mean the same in both."""
     rows, problem = _problems(loss, weighted, kind)

@@ -47,7 +47,10 @@ RULES = {
     "adagrad": fl.AdaGrad(0.1),
     "momentum scheduled": fl.SGD(0.02, fl.linear(start=0.5, to=0.9)),
 }
-LOSSES = ("logistic", "softmax", "least_squares", "several outputs", "huber", "hinge", "squared_hinge", "poisson")
+LOSSES = (
+    "logistic", "softmax", "least_squares", "several outputs", "huber", "hinge", "squared_hinge", "poisson", "modified_huber",
+    "perceptron", "epsilon_insensitive", "squared_epsilon_insensitive", "quantile", "each against the rest",
+)  # fmt: skip
 LAYOUTS = ("dense", "csr lazy", "csr eager")
 BATCHES = (1, 32, "full")
 
@@ -70,6 +73,12 @@ def problem_of(loss: str, layout: str, dtype: type = np.float64, rows: int = ROW
         "hinge": lambda: fl.hinge(X, two),
         "squared_hinge": lambda: fl.hinge(X, two, squared=True),
         "poisson": lambda: fl.poisson(X, np.abs(np.round(number))),
+        "modified_huber": lambda: fl.modified_huber(X, two, weights=weights),
+        "perceptron": lambda: fl.perceptron(X, two),
+        "epsilon_insensitive": lambda: fl.epsilon_insensitive(X, number, epsilon=0.2),
+        "squared_epsilon_insensitive": lambda: fl.epsilon_insensitive(X, number, epsilon=0.2, squared=True, weights=weights),
+        "quantile": lambda: fl.quantile(X, number, level=0.8),
+        "each against the rest": lambda: fl.hinge(X, three, squared=True, weights=weights),
     }[loss]()
 
 
@@ -200,7 +209,9 @@ def test_no_lazy_form_is_refused_with_what_to_do():
 
 
 def test_codes_of_losses_agree():
-    for name in ("SQUARED", "LOGISTIC", "HUBER", "HINGE", "SQUARED_HINGE", "POISSON", "SOFTMAX"):
+    names = [name for name, value in vars(losses).items() if name.isupper() and isinstance(value, int)]
+    assert len(names) == len(losses.NAMES)
+    for name in names:
         assert getattr(kernels, name) == getattr(losses, name)
 
 

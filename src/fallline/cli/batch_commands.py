@@ -26,7 +26,7 @@ def register(app: typer.Typer, codes: str) -> None:
         epochs: Annotated[float, typer.Option(help="Passes over the training rows.")] = 20,
         model: Annotated[str, typer.Option("--model", help="linear, mlp:256,128 (hidden layers), or package.module:factory.")] = "linear",
         device: Annotated[str | None, typer.Option(help="Where a network is: cpu, cuda, cuda:0, mps. Left out, the CPU.")] = None,
-        loss: Annotated[str | None, typer.Option("--loss", help="least_squares, logistic, softmax, huber, hinge, squared_hinge, poisson.")] = None,
+        loss: Annotated[str | None, typer.Option("--loss", help="least_squares, logistic, softmax, huber, hinge, squared_hinge, modified_huber, perceptron, poisson, quantile, [squared_]epsilon_insensitive.")] = None,
         seed: Annotated[int, typer.Option(help="Of order and split.")] = 0,
         drop: Annotated[str, typer.Option(help="Columns to leave out: A,B.")] = "",
         only: Annotated[str, typer.Option(help="The only columns to learn from: A,B.")] = "",

@@ -30,7 +30,7 @@ def register(app: typer.Typer, codes: str) -> None:
         valid: Annotated[str, typer.Option(help="A share of the rows, or a file.")] = "0.2",
         model: Annotated[str, typer.Option("--model", help="linear, mlp:256,128 (hidden layers), or package.module:factory.")] = "linear",
         device: Annotated[str | None, typer.Option(help="Where a network is: cpu, cuda, cuda:0, mps. Left out, the CPU.")] = None,
-        loss: Annotated[str | None, typer.Option("--loss", help="least_squares, logistic, softmax, huber, hinge, squared_hinge, poisson.")] = None,
+        loss: Annotated[str | None, typer.Option("--loss", help="least_squares, logistic, softmax, huber, hinge, squared_hinge, modified_huber, perceptron, poisson, quantile, [squared_]epsilon_insensitive.")] = None,
         drop: Annotated[str, typer.Option(help="Columns to leave out: A,B.")] = "",
         only: Annotated[str, typer.Option(help="The only columns to learn from: A,B.")] = "",
         type: Annotated[list[str] | None, typer.Option(help="COL=text|number|category|date; may be repeated.")] = None,

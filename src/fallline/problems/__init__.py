@@ -10,14 +10,27 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from fallline.layout import Layout
-from fallline.problems.linear import LinearProblem, hinge, huber, least_squares, logistic, poisson, softmax
+from fallline.problems.linear import (
+    LinearProblem,
+    epsilon_insensitive,
+    hinge,
+    huber,
+    least_squares,
+    logistic,
+    modified_huber,
+    perceptron,
+    poisson,
+    quantile,
+    softmax,
+)
 from fallline.problems.losses import Loss, loss_by_name
 from fallline.problems.model import LinearModel
 from fallline.problems.teaching import FunctionProblem, function, quadratic, rosenbrock
 
 __all__ = [
-    "FunctionProblem", "LinearModel", "LinearProblem", "Loss", "Problem", "function", "hinge", "huber", "least_squares",
-    "logistic", "loss_by_name", "poisson", "quadratic", "rosenbrock", "softmax",
+    "FunctionProblem", "LinearModel", "LinearProblem", "Loss", "Problem", "epsilon_insensitive", "function", "hinge", "huber",
+    "least_squares", "logistic", "loss_by_name", "modified_huber", "perceptron", "poisson", "quadratic", "quantile", "rosenbrock",
+    "softmax",
 ]  # fmt: skip
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fallline.curvature import Product, top_eigenvalue
-from fallline.problems.losses import SOFTMAX
 
 if TYPE_CHECKING:
     from fallline.problems.linear import LinearProblem
@@ -39,8 +38,7 @@ def hessian(problem: LinearProblem, w: np.ndarray, batch: Any) -> Iterator[Produ
         across, along = u[:size].reshape(-1, outputs), u[size:] if problem.intercept else 0.0
         with np.errstate(over="ignore", invalid="ignore"):
             for X, y, weight in problem._chunks(batch, None):
-                y = y if loss.code == SOFTMAX else y.reshape(len(y), -1)
-                bent = loss.bend(X @ coef + shift, y, X @ across + along)
+                bent = loss.bend(X @ coef + shift, loss.targets(y, outputs), X @ across + along)
                 bent = bent if weight is None else bent * weight[:, None]
                 out[:size] += (X.T @ bent).reshape(-1)
                 if problem.intercept:

@@ -1,4 +1,4 @@
-"""Linear models with their training data: least squares, logistic, softmax, Huber, hinge and Poisson.
+"""Linear models with their training data: every loss of `losses`, each with its constructor.
 
     loss(w)     = (1/m) sum_i weight_i * loss(x_i . coef + intercept, y_i)
     gradient(w) = (1/m) sum_i weight_i * slope_i * x_i
@@ -19,7 +19,7 @@ import numpy as np
 from fallline.errors import InvalidValue
 from fallline.layout import Layout
 from fallline.problems import arrays
-from fallline.problems.losses import SOFTMAX, Loss
+from fallline.problems.losses import LOGISTIC, SOFTMAX, Loss
 from fallline.problems.model import LinearModel, Weights
 from fallline.problems.unsound import unsound
 
@@ -38,7 +38,7 @@ class MeanLoss(Loss):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LinearProblem:
-    """A linear model with its training data; made by `logistic`, `softmax`, `least_squares`, `huber`, `hinge`, `poisson`.
+    """A linear model with its training data; made by `logistic`, `softmax`, `least_squares`, `huber`, `hinge`, `poisson` ...
 
     Attributes:
         X: [rows, features], C-contiguous float32 or float64, or CSR with int64 indptr.
@@ -148,8 +148,7 @@ class LinearProblem:
                 z = X @ coef + (w[size:] if self.intercept else 0.0)
                 if scores is not None:
                     scores.append(z)
-                if loss.code != SOFTMAX:
-                    y = y.reshape(len(y), -1)
+                y = loss.targets(y, self.outputs)
                 value = loss.value(z, y)
                 value = value.sum(axis=1) if value.ndim > 1 else value
                 total += float(value.sum() if weight is None else value @ weight)
@@ -233,7 +232,7 @@ class LinearProblem:
         """Names of the metrics that a run is measured by where none is named."""
         if not self.model.loss.classifies:
             return ("rmse", "r2")
-        return ("accuracy", "log_loss") if self.model.loss.has_probabilities else ("accuracy",)
+        return ("accuracy", "log_loss") if self.model.loss.is_likelihood else ("accuracy",)
 
     def held_out(self, data: Any) -> LinearProblem:
         """Validation data (X, y), (X, y, weights) or a problem, with this problem's columns and classes.
@@ -374,11 +373,58 @@ def softmax(X: Any, y: Any, *, weights: Any = None, intercept: bool = True, feat
 def hinge(
     X: Any, y: Any, *, squared: bool = False, weights: Any = None, intercept: bool = True, feature_names: Any = None
 ) -> LinearProblem:
-    """The linear support vector machine of two classes, loss max(0, 1 - s z), squared on request.
+    """The linear support vector machine, loss max(0, 1 - s z), squared on request.
 
+    With three classes or more, each has a column of coefficients that tells it from the rest, and the losses are summed.
     Arguments and errors otherwise as `logistic`.
     """
     return _problem(Loss("squared_hinge" if squared else "hinge"), X, y, weights, intercept, feature_names)
+
+
+def modified_huber(X: Any, y: Any, *, weights: Any = None, intercept: bool = True, feature_names: Any = None) -> LinearProblem:
+    """A squared hinge that grows only linearly where a row lies far on the wrong side; its scores say probabilities.
+
+    Law: loss max(0, 1 - s z)^2 where s z >= -1, else -4 s z; the second class has probability (clip(z, -1, 1) + 1)/2.
+    Classes and arguments as for `hinge`. Source: Zhang 2004.
+    """
+    return _problem(Loss("modified_huber"), X, y, weights, intercept, feature_names)
+
+
+def perceptron(X: Any, y: Any, *, weights: Any = None, intercept: bool = True, feature_names: Any = None) -> LinearProblem:
+    """Rosenblatt's perceptron, loss max(0, -s z): with one row at a time, only what is classified wrongly changes anything.
+
+    Classes and arguments as for `hinge`.
+    """
+    return _problem(Loss("perceptron"), X, y, weights, intercept, feature_names)
+
+
+def epsilon_insensitive(
+    X: Any, y: Any, *, epsilon: float = 0.1, squared: bool = False, weights: Any = None, intercept: bool = True, feature_names: Any = None
+) -> LinearProblem:
+    """Support vector regression, loss max(0, |z - y| - epsilon), squared on request; `epsilon` in units of y.
+
+    Arguments and errors otherwise as `least_squares`, one output.
+    """
+    if isinstance(epsilon, bool) or not isinstance(epsilon, (int, float, np.number)) or not 0 <= epsilon < np.inf:
+        raise InvalidValue(f"epsilon={epsilon!r}: expected a number of at least 0, in units of y")
+    name = "squared_epsilon_insensitive" if squared else "epsilon_insensitive"
+    return _problem(Loss(name, float(epsilon)), X, y, weights, intercept, feature_names)
+
+
+def quantile(
+    X: Any, y: Any, *, level: float = 0.5, weights: Any = None, intercept: bool = True, feature_names: Any = None
+) -> LinearProblem:
+    """Regression to a quantile of y: the share `level` of the targets lies below the predictions.
+
+    Law: loss level*(y - z) where z < y, else (1 - level)*(z - y). Source: Koenker & Bassett 1978.
+    Arguments and errors otherwise as `least_squares`, one output; a level not between 0 and 1 is an error.
+
+    >>> quantile([[1.0], [2.0]], [1.0, 2.0], level=0.9).loss.parameter
+    0.9
+    """
+    if isinstance(level, bool) or not isinstance(level, (int, float, np.number)) or not 0 < level < 1:
+        raise InvalidValue(f"level={level!r}: expected a number between 0 and 1, such as 0.9 for the 90 % quantile")
+    return _problem(Loss("quantile", float(level)), X, y, weights, intercept, feature_names)
 
 
 def _problem(loss: Loss, X: Any, y: Any, weights: Any, intercept: bool, feature_names: Any) -> LinearProblem:
@@ -386,7 +432,9 @@ def _problem(loss: Loss, X: Any, y: Any, weights: Any, intercept: bool, feature_
     data = arrays.matrix(X, names)
     rows, features = data.X.shape
     target, classes = _target(loss, y, rows, data.X.dtype, None)
-    outputs = len(classes) if loss.code == SOFTMAX and classes is not None else target.shape[1] if target.ndim == 2 else 1
+    outputs = target.shape[1] if target.ndim == 2 else 1
+    if classes is not None and (loss.code == SOFTMAX or len(classes) > 2):
+        outputs = len(classes)
     model = LinearModel(loss, features, outputs, intercept, classes, data.names)
     return LinearProblem(data.X, target, arrays.sample_weights(weights, rows, data.X.dtype), model, data.notes)
 
@@ -410,5 +458,5 @@ def _target(loss: Loss, y: Any, rows: int, dtype: Any, classes: np.ndarray | Non
 def _enough_classes(loss: Loss, classes: np.ndarray) -> None:
     if len(classes) == 1:
         raise InvalidValue(f"y holds one class only ({arrays.shown(classes)}): expected at least two; nothing can be learnt")
-    if len(classes) > 2 and loss.code != SOFTMAX:
+    if len(classes) > 2 and loss.code == LOGISTIC:
         raise InvalidValue(f"y holds {len(classes)} classes ({arrays.shown(classes)}): {loss.name} takes two; use fl.softmax(X, y)")

@@ -7,6 +7,14 @@
     squared_hinge   max(0, 1 - s z)^2
     poisson         e^z - y z                                         y >= 0; the rate is e^z
     softmax         log(sum_k e^(z_k)) - z_y                          y a class index
+    modified_huber  max(0, 1 - s z)^2 where s z >= -1, else -4 s z    y in {0, 1}
+    perceptron      max(0, -s z)                                      y in {0, 1}
+    epsilon_insensitive          max(0, |z - y| - epsilon)            y any number
+    squared_epsilon_insensitive  max(0, |z - y| - epsilon)^2
+    quantile        q (y - z) where z < y, else (1 - q) (z - y)       y any number
+
+With several scores to a row and one label, a loss of two classes is taken of every class against the rest, and summed:
+class k sees y = 1 where the label is k.
 """
 
 from __future__ import annotations
@@ -17,10 +25,17 @@ import numpy as np
 
 from fallline.errors import InvalidValue, UnknownName
 
-SQUARED, LOGISTIC, HUBER, HINGE, SQUARED_HINGE, POISSON, SOFTMAX = range(7)
-NAMES = ("least_squares", "logistic", "huber", "hinge", "squared_hinge", "poisson", "softmax")
+SQUARED, LOGISTIC, HUBER, HINGE, SQUARED_HINGE, POISSON, SOFTMAX, MODIFIED_HUBER, PERCEPTRON, INSENSITIVE, SQUARED_INSENSITIVE, QUANTILE = range(12)
+NAMES = (
+    "least_squares", "logistic", "huber", "hinge", "squared_hinge", "poisson", "softmax",
+    "modified_huber", "perceptron", "epsilon_insensitive", "squared_epsilon_insensitive", "quantile",
+)  # fmt: skip
 """Names by code."""
-_CURVATURE = {SQUARED: 1.0, LOGISTIC: 0.25, HUBER: 1.0, SQUARED_HINGE: 2.0, SOFTMAX: 0.5}
+_CURVATURE = {SQUARED: 1.0, LOGISTIC: 0.25, HUBER: 1.0, SQUARED_HINGE: 2.0, SOFTMAX: 0.5, MODIFIED_HUBER: 2.0, SQUARED_INSENSITIVE: 2.0}
+_USUAL = {INSENSITIVE: 0.1, SQUARED_INSENSITIVE: 0.1, QUANTILE: 0.5}
+"""Parameters that are not given; 1 elsewhere."""
+TWO_CLASSES = frozenset({LOGISTIC, HINGE, SQUARED_HINGE, MODIFIED_HUBER, PERCEPTRON})
+"""Losses of labels 0 and 1, which several scores take one against the rest."""
 
 
 @dataclass(frozen=True)
@@ -29,20 +44,26 @@ class Loss:
 
     Args:
         name: one of NAMES.
-        parameter: delta of the Huber loss (in units of y); 1 and without meaning elsewhere.
+        parameter: delta of the Huber loss and epsilon of the insensitive ones (in units of y), the quantile's level; without
+            meaning elsewhere. Left out, 1; 0.1 for an epsilon; 0.5 for a level.
 
     >>> Loss("logistic").value(np.array([0.0, 40.0]), np.array([1.0, 1.0])).round(3)
     array([0.693, 0.   ])
     """
 
     name: str
-    parameter: float = 1.0
+    parameter: float = None  # type: ignore[assignment]  # always a number once it is made
 
     def __post_init__(self) -> None:
         if self.name not in NAMES:
             raise UnknownName.among("loss", self.name, NAMES)
-        if not (np.isfinite(self.parameter) and self.parameter > 0):
-            raise InvalidValue(f"{self.name}: parameter {self.parameter!r}, expected a finite number above 0")
+        if self.parameter is None:
+            object.__setattr__(self, "parameter", _USUAL.get(self.code, 1.0))
+        given, insensitive = self.parameter, self.code in (INSENSITIVE, SQUARED_INSENSITIVE)
+        if not (np.isfinite(given) and (given > 0 or (given == 0 and insensitive))):
+            raise InvalidValue(f"{self.name}: parameter {given!r}, expected a finite number {'of at least' if insensitive else 'above'} 0")
+        if self.code == QUANTILE and given >= 1:
+            raise InvalidValue(f"quantile: level {given!r}, expected a number between 0 and 1, such as 0.9")
 
     @property
     def code(self) -> int:
@@ -52,15 +73,33 @@ class Loss:
     @property
     def classifies(self) -> bool:
         """Whether targets are classes."""
-        return self.code in (LOGISTIC, HINGE, SQUARED_HINGE, SOFTMAX)
+        return self.code == SOFTMAX or self.code in TWO_CLASSES
 
     @property
     def has_probabilities(self) -> bool:
+        """Whether a score says how probable a class is: by the model itself, or (modified Huber) by the loss's least point."""
+        return self.code in (LOGISTIC, SOFTMAX, MODIFIED_HUBER)
+
+    @property
+    def is_likelihood(self) -> bool:
+        """Whether a classifier's loss is that of its probabilities, so that their log loss is worth measuring."""
         return self.code in (LOGISTIC, SOFTMAX)
+
+    def targets(self, y: np.ndarray, outputs: int) -> np.ndarray:
+        """Targets as `value` and `slope` take them: [rows, outputs], but a softmax's as they are.
+
+        Args:
+            y: [rows] or [rows, outputs]; class indices where there are classes.
+            outputs: scores of a row.
+        """
+        if self.code == SOFTMAX:
+            return y
+        y = y.reshape(len(y), -1)
+        return (y == np.arange(outputs)).astype(np.float64) if outputs > y.shape[1] else y
 
     @property
     def curvature(self) -> float | None:
-        """The largest second derivative with respect to the score; None where there is no bound (hinge, Poisson)."""
+        """The largest second derivative with respect to the score; None where there is no bound (Poisson) or a corner (hinge)."""
         return _CURVATURE.get(self.code)
 
     def value(self, z: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -83,11 +122,24 @@ class Loss:
         if code == SOFTMAX:
             top = z.max(axis=1)
             return np.log(np.exp(z - top[:, None]).sum(axis=1)) + top - z[np.arange(len(z)), y.astype(np.intp)]
-        gap = np.maximum(1 - (2 * y - 1) * z, 0)
+        if code == QUANTILE:
+            return np.maximum(self.parameter * (y - z), (self.parameter - 1) * (y - z))
+        if code in (INSENSITIVE, SQUARED_INSENSITIVE):
+            over = np.maximum(np.abs(z - y) - self.parameter, 0)
+            return over if code == INSENSITIVE else over * over
+        side = 2 * y - 1
+        if code == PERCEPTRON:
+            return np.maximum(-side * z, 0)
+        gap = np.maximum(1 - side * z, 0)
+        if code == MODIFIED_HUBER:
+            return np.where(gap > 2, -4 * side * z, gap * gap)
         return gap if code == HINGE else gap * gap
 
     def slope(self, z: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Derivative of `value` with respect to the score, of z's shape; at a hinge's corner 0, where the loss is 0."""
+        """Derivative of `value` with respect to the score, of z's shape; at a corner 0, where the loss is 0.
+
+        At the perceptron's corner it is -s: at a score of 0 no side is chosen, and there must be a first step.
+        """
         code = self.code
         if code == LOGISTIC:
             return sigmoid(z) - y
@@ -101,8 +153,17 @@ class Loss:
             p = soft(z)
             p[np.arange(len(z)), y.astype(np.intp)] -= 1
             return p
+        if code == QUANTILE:
+            return np.where(z < y, -self.parameter, np.where(z > y, 1 - self.parameter, 0.0))
+        if code in (INSENSITIVE, SQUARED_INSENSITIVE):
+            over = np.maximum(np.abs(z - y) - self.parameter, 0)
+            return np.sign(z - y) * (over > 0 if code == INSENSITIVE else 2 * over)
         side = 2 * y - 1
+        if code == PERCEPTRON:
+            return np.where(side * z <= 0, -side, 0.0)
         gap = np.maximum(1 - side * z, 0)
+        if code == MODIFIED_HUBER:
+            return -2 * np.minimum(gap, 2) * side
         return np.where(gap > 0, -side, 0.0) if code == HINGE else -2 * gap * side
 
     def bend(self, z: np.ndarray, y: np.ndarray, dz: np.ndarray) -> np.ndarray:
@@ -120,7 +181,12 @@ class Loss:
         if code == SOFTMAX:
             p = soft(z)
             return p * (dz - (p * dz).sum(axis=1, keepdims=True))
-        return np.where((2 * y - 1) * z < 1, 2 * dz, 0.0) if code == SQUARED_HINGE else np.zeros_like(dz)
+        if code == SQUARED_INSENSITIVE:
+            return np.where(np.abs(z - y) > self.parameter, 2 * dz, 0.0)
+        margin = (2 * y - 1) * z
+        if code == SQUARED_HINGE:
+            return np.where(margin < 1, 2 * dz, 0.0)
+        return np.where((margin < 1) & (margin >= -1), 2 * dz, 0.0) if code == MODIFIED_HUBER else np.zeros_like(dz)
 
 
 def sigmoid(z: np.ndarray) -> np.ndarray:
@@ -135,13 +201,13 @@ def soft(z: np.ndarray) -> np.ndarray:
     return e / e.sum(axis=-1, keepdims=True)
 
 
-def loss_by_name(name: str, parameter: float = 1.0) -> Loss:
-    """The loss of that name.
+def loss_by_name(name: str, parameter: float | None = None) -> Loss:
+    """The loss of that name; the parameter as in `Loss`.
 
     Raises:
         UnknownName: there is none, with "did you mean".
     """
-    return Loss(name, parameter)
+    return Loss(name, parameter)  # type: ignore[arg-type]
 
 
 def _exp(z: np.ndarray) -> np.ndarray:

@@ -57,7 +57,7 @@ def _pass(problem: LinearProblem, points: np.ndarray, metrics: Sequence[Any]) ->
             if loss.code == SOFTMAX:
                 value = loss.value(z.reshape(-1, outputs), np.repeat(y.reshape(-1), count)).reshape(-1, count)
             else:
-                value = loss.value(z, y.reshape(len(y), 1, -1)).sum(axis=2)
+                value = loss.value(z, loss.targets(y, outputs)[:, None, :]).sum(axis=2)
             total += value.sum(axis=0) if weight is None else weight @ value
     out = np.empty((count, 1 + len(metrics)))
     out[:, 0] = total / problem.rows
@@ -98,7 +98,7 @@ def gradient_blocks(problem: LinearProblem, w: np.ndarray, blocks: Sequence[np.n
         for j, block in enumerate(blocks):
             for X, y, weight in problem._chunks(block, None):
                 z = X @ coef + (w[size:] if problem.intercept else 0.0)
-                y = y if loss.code == SOFTMAX else y.reshape(len(y), -1)
+                y = loss.targets(y, problem.outputs)
                 slope, value = loss.slope(z, y), loss.value(z, y)
                 value = value.sum(axis=1) if value.ndim > 1 else value
                 if weight is not None:

@@ -73,7 +73,7 @@ class LinearModel:
     def predicted(self, z: np.ndarray) -> np.ndarray:
         """What scores mean: labels, numbers or rates; see `predict`."""
         if self.classes is not None:
-            return self.classes[z.argmax(axis=1) if self.loss.code == SOFTMAX else (z > 0).astype(np.intp)]
+            return self.classes[z.argmax(axis=1) if z.ndim == 2 else (z > 0).astype(np.intp)]
         if self.loss.code == POISSON:
             with np.errstate(over="ignore"):
                 return np.exp(z)
@@ -91,7 +91,14 @@ class LinearModel:
         """Probability of each class by scores; see `predict_proba`."""
         if not self.loss.has_probabilities:
             raise InvalidValue(f"a {self.loss.name} model has no probabilities: use predict or scores, or train with logistic or softmax")
-        return np.stack([sigmoid(-z), sigmoid(z)], axis=1) if self.loss.code == LOGISTIC else soft(z)
+        if self.loss.code == SOFTMAX:
+            return soft(z)
+        likely = sigmoid if self.loss.code == LOGISTIC else lambda z: (np.clip(z, -1, 1) + 1) / 2
+        if z.ndim == 1:
+            return np.stack([likely(-z), likely(z)], axis=1)
+        each = likely(z)  # one against the rest: shares of the sum, and equal ones where every class is ruled out
+        total = each.sum(axis=1, keepdims=True)
+        return np.where(total > 0, each, 1.0) / np.where(total > 0, total, z.shape[1])
 
     def rows(self, X: Any) -> Any:
         """Checked rows with this model's features in their order."""

@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from fallline.problems.losses import SOFTMAX
-
 ROWS = 4096
 """Rows that are looked at in one go."""
 
@@ -57,7 +55,7 @@ def _of_rows(problem: Any, w: np.ndarray, rows: np.ndarray) -> tuple[str, np.nda
         part = np.abs(X[row][:, None].astype(np.float64) * coef)
         column = int(np.unravel_index(np.argmax(part), part.shape)[0])
         return f"the score of row {rows[row]}, by {problem.feature_name(column)} (value {X[row, column]:.3g})", coef
-    y = y if loss.code == SOFTMAX else y.reshape(len(y), -1)
+    y = loss.targets(y, problem.outputs)
     value = loss.value(z, y)
     value = (value.sum(axis=1) if value.ndim > 1 else value).astype(kind)
     if not np.isfinite(value).all():

@@ -96,6 +96,9 @@ class Table:
             "least_squares": problems.least_squares, "logistic": problems.logistic, "softmax": problems.softmax,
             "huber": problems.huber, "hinge": problems.hinge, "poisson": problems.poisson,
             "squared_hinge": lambda *a, **k: problems.hinge(*a, squared=True, **k),
+            "modified_huber": problems.modified_huber, "perceptron": problems.perceptron, "quantile": problems.quantile,
+            "epsilon_insensitive": problems.epsilon_insensitive,
+            "squared_epsilon_insensitive": lambda *a, **k: problems.epsilon_insensitive(*a, squared=True, **k),
         }  # fmt: skip
         if name not in makers:
             raise UnknownName.among("loss", name, makers)

@@ -16,7 +16,19 @@ from fallline.metrics import Metric
 from fallline.model_spec import ModelSpec
 from fallline.problems import LinearModel, LinearProblem
 from fallline.problems import Loss as RowLoss
-from fallline.problems.losses import HINGE, HUBER, LOGISTIC, POISSON, SOFTMAX, SQUARED
+from fallline.problems.losses import (
+    HINGE,
+    HUBER,
+    INSENSITIVE,
+    LOGISTIC,
+    MODIFIED_HUBER,
+    PERCEPTRON,
+    POISSON,
+    QUANTILE,
+    SOFTMAX,
+    SQUARED,
+    SQUARED_INSENSITIVE,
+)
 from fallline.problems.network import NetworkModel
 from fallline.torch import factories, modules
 from fallline.torch.devices import device
@@ -116,7 +128,7 @@ class TableLoss:
     def __call__(self, model: Any, batch: Any) -> Value:
         x, y, *weight = batch
         outputs = forward(model, x)
-        z = outputs if self.table.loss.code == SOFTMAX else outputs.reshape(len(outputs))
+        z = outputs if self.table.loss.code == SOFTMAX or self.table.outputs > 1 else outputs.reshape(len(outputs))
         each = row_losses(self.table.loss, z, y)
         return Value((each * weight[0] if weight else each).mean(), float(len(y)), outputs)
 
@@ -129,7 +141,7 @@ class TableLoss:
         """As for the linear model of the same table."""
         if not self.table.loss.classifies:
             return ("rmse", "r2")
-        return ("accuracy", "log_loss") if self.table.loss.has_probabilities else ("accuracy",)
+        return ("accuracy", "log_loss") if self.table.loss.is_likelihood else ("accuracy",)
 
     def values(self, metrics: Sequence[Metric], truth: np.ndarray, outputs: np.ndarray) -> list[float]:
         """Metrics of a module's outputs [rows, outputs], for targets [rows] as the loss has them."""
@@ -144,11 +156,18 @@ def row_losses(loss: RowLoss, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
     Args:
         loss: which.
-        z: scores [rows]; for softmax [rows, classes].
+        z: scores [rows]; for softmax, and for each class against the rest, [rows, classes].
         y: targets [rows]: numbers, 0 and 1, or class indices.
     """
     if loss.code == SOFTMAX:
         return F.cross_entropy(z, y, reduction="none")
+    if z.ndim == 2 and y.ndim == 1:
+        return _row_losses(loss, z, (y[:, None] == torch.arange(z.shape[1], device=y.device)).to(z.dtype)).sum(dim=1)
+    return _row_losses(loss, z, y)
+
+
+def _row_losses(loss: RowLoss, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """The loss of each score, of z's shape."""
     if loss.code == SQUARED:
         return 0.5 * (z - y) ** 2
     if loss.code == LOGISTIC:
@@ -157,7 +176,17 @@ def row_losses(loss: RowLoss, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return F.huber_loss(z, y, reduction="none", delta=loss.parameter)
     if loss.code == POISSON:
         return torch.exp(z) - y * z
-    gap = torch.relu(1 - (2 * y - 1) * z)
+    if loss.code == QUANTILE:
+        return torch.maximum(loss.parameter * (y - z), (loss.parameter - 1) * (y - z))
+    if loss.code in (INSENSITIVE, SQUARED_INSENSITIVE):
+        over = torch.relu((z - y).abs() - loss.parameter)
+        return over if loss.code == INSENSITIVE else over * over
+    side = 2 * y - 1
+    if loss.code == PERCEPTRON:
+        return torch.relu(-side * z)
+    gap = torch.relu(1 - side * z)
+    if loss.code == MODIFIED_HUBER:
+        return torch.where(gap > 2, -4 * side * z, gap * gap)
     return gap if loss.code == HINGE else gap * gap
 
 
@@ -172,7 +201,7 @@ def _look(spec: ModelSpec, problem: ModuleProblem, rows: LinearProblem) -> None:
     """Try the module on a few rows, before anything is trained."""
     first = torch.arange(min(LOOKED_AT, rows.rows), device=problem.device)
     with modules.mode(problem.model, training=False), torch.no_grad(), borrowed(problem.device, True):
-        factories.fits(spec, problem.model, problem.source.take(first)[0], rows.outputs, one=rows.model.loss.code != SOFTMAX)
+        factories.fits(spec, problem.model, problem.source.take(first)[0], rows.outputs, one=rows.outputs == 1)
 
 
 __all__ = ["TableLoss", "check", "network_of", "part", "perceptron", "rebuilt", "row_losses"]

@@ -27,7 +27,7 @@ class Labels:
         self.classes: list[Any] | None = None if classes is None else list(dict.fromkeys(classes))
         self._softmax = loss.code == SOFTMAX
         self._places = {label: place for place, label in enumerate(self.classes or ())}
-        self._most = outputs if self._softmax else 2
+        self._most = outputs if self._softmax else max(outputs, 2)
         self._plain = None if not loss.classifies else range(self._most)
         self._outputs = outputs
         self._not_negative = loss.name == "poisson"

@@ -59,7 +59,7 @@ class Online:
         self._b = np.zeros((4, outputs), dtype)
         self._b[2] = start.s
         self._X = np.zeros((1, features), dtype)
-        self._y = np.zeros((1, 1 if loss.code == SOFTMAX else outputs), dtype)
+        self._y = np.zeros((1, 1 if loss.classifies else outputs), dtype)
         self._weight, self._order, self._out = np.empty(0, dtype), np.zeros(1, np.int32), np.zeros(1)
         self._none = np.empty((1, 2, 0))
         self._take(first, 0)
@@ -170,9 +170,9 @@ def online(
     """A linear model that learns from one row at a time: by safe steps, or by an optimizer's own law where one is given.
 
     Args:
-        loss: "least_squares", "logistic", "softmax", "huber", "hinge", "squared_hinge" or "poisson".
+        loss: a loss's name, as in `fallline.problems.losses`: "logistic", "softmax", "hinge", "least_squares", "quantile" ...
         features: numbers in a row.
-        outputs: classes of a softmax, where `classes` is left out; else 1.
+        outputs: classes of a softmax, or of a hinge of three or more, where `classes` is left out; else 1.
         optimizer: any rule whose rows do not need the plan's length (a constant lr, or a schedule in steps). Left out, steps are
             safe: no learning rate, any scale of the columns; see `SafeOnline`.
         dtype: "float32" (left out) or "float64" of an optimizer's law; safe steps are made in float64.

@@ -18,13 +18,13 @@ from numba.extending import intrinsic, overload
 from fallline.compiled import kernel
 from fallline.rows import INDEX
 
-SQUARED, LOGISTIC, HUBER, HINGE, SQUARED_HINGE, POISSON, SOFTMAX = range(7)
+SQUARED, LOGISTIC, HUBER, HINGE, SQUARED_HINGE, POISSON, SOFTMAX, MODIFIED_HUBER, PERCEPTRON, INSENSITIVE, SQUARED_INSENSITIVE, QUANTILE = range(12)
 """Codes of the losses; `fallline.problems.losses` gives each loss its code, and a test holds the two together."""
 
-LOOK, CLIP = INDEX["look"], INDEX["clip"]
+LOOK, CLIP, THRESHOLD = INDEX["look"], INDEX["clip"], INDEX["threshold"]
 _L2, _MOMENTUM, _INTAKE, _DIRECT, _THROUGH = (INDEX[c] for c in ("l2", "momentum", "intake", "direct", "through"))
 _KEEP2, _INTAKE2, _UNBIAS, _EPS = (INDEX[c] for c in ("second_keep", "second_intake", "unbias", "eps"))
-_SHRINK, _LR, _THRESHOLD, _AVERAGE = (INDEX[c] for c in ("shrink", "lr", "threshold", "average"))
+_SHRINK, _LR, _AVERAGE = (INDEX[c] for c in ("shrink", "lr", "average"))
 
 NODES = 32
 """Table nodes per unit of score; a third-order Taylor step from the nearest node errs by 3e-9 of the value."""
@@ -192,12 +192,32 @@ def _loss_parts(code, parameter, z, y):
     if code == POISSON:
         rate = exp(z)
         return rate - y * z, rate - y, zero
+    if code == QUANTILE:
+        e = z - y
+        slope = one - parameter if e > zero else (-parameter if e < zero else zero * e)
+        return slope * e, slope, zero
+    if code in (INSENSITIVE, SQUARED_INSENSITIVE):
+        e = z - y
+        over = abs(e) - parameter
+        if over <= zero:
+            return zero, zero, zero
+        side = one if e > zero else -one
+        if code == INSENSITIVE:
+            return over, side, zero
+        return over * over, (over + over) * side, zero
     side = y + y - one  # labels 0 and 1 become -1 and +1
+    if code == PERCEPTRON:
+        gap = -side * z
+        if gap < zero:
+            return zero, zero, zero
+        return gap, -side, zero
     gap = one - side * z
     if gap <= zero:
         return zero, zero, zero
     if code == HINGE:
         return gap, -side, zero
+    if code == MODIFIED_HUBER and gap > one + one:
+        return type(z)(-4) * side * z, type(z)(-4) * side, zero
     return gap * gap, -(gap + gap) * side, zero
 
 
@@ -211,6 +231,16 @@ def _loss_slope(code, parameter, z, y):
 
 
 loss_slope = _inline(_loss_slope)
+
+
+def _target_of(target, i, k, outputs):
+    """The target of row `i`'s output `k`: one of several numbers, or class k against the rest where there is one label."""
+    if target.shape[1] == outputs:
+        return target[i, k]
+    return target.dtype.type(1.0 if target[i, 0] == k else 0.0)
+
+
+target_of = _inline(_target_of)
 
 
 def _losses_slopes(code, parameter, z, q, target, i, weight, slopes):
@@ -240,7 +270,7 @@ def _losses_slopes(code, parameter, z, q, target, i, weight, slopes):
         return float((math.log(total) + top - z[q, label]) * weight)
     loss = 0.0
     for k in range(outputs):
-        part, slope = loss_slope(code, parameter, z[q, k], target[i, k])
+        part, slope = loss_slope(code, parameter, z[q, k], target_of(target, i, k, outputs))
         slopes[q, k] = slope * weight
         loss += part * weight
     return loss
@@ -285,7 +315,7 @@ def _columns(row, group, f, registers):
         f(row[group, _EPS]) if second else f(1),
         f(shrink),
         f(lr),
-        f(row[group, _THRESHOLD]),
+        f(row[group, THRESHOLD]),
         f(row[group, _AVERAGE]),
     )
 

@@ -3,7 +3,8 @@
 Weights lie feature-major, [features, outputs]: one index load serves every class. Two exact forms:
 
 - *Scaled*: without registers an untouched weight only shrinks, w' = keep*w. All weights share one factor,
-  w = scale * held, so that a step touches its own features alone.
+  w = scale * held, so that a step touches its own features alone. Soft thresholds compose by addition: with
+  debt = sum of threshold/scale since the start, held' = max(0, |held| - (debt now - debt when it was last touched)).
 - *Lazy*: with registers an untouched feature obeys a linear map of (w, v, a), the law at gradient zero. Each feature
   has a stamp, the step up to which it is current; the product of the maps since then is applied when it is touched.
   The maps are read off the law itself, so every linear rule is covered and none is named. Products over 1, 2, 4 ...
@@ -25,6 +26,7 @@ from fallline.engines.linear.dense import batch_rows, finish, gradient_point, no
 from fallline.engines.linear.scalar import (
     CLIP,
     LOOK,
+    THRESHOLD,
     columns,
     fill,
     fits,
@@ -32,6 +34,7 @@ from fallline.engines.linear.scalar import (
     loss_slope,
     losses_slopes,
     prefetch,
+    toward_zero,
 )
 
 NEAR, FAR = 2, 4
@@ -40,23 +43,55 @@ LINE = np.uint64(16)
 """Numbers of a cache line, as a step between row starts."""
 BASE = 64
 """Radix of the table for constant rows; the table for varying rows, which is longer than this, has radix 2."""
+FOLDED = 1 << 18
+"""Steps after which every soft threshold is paid: what has been paid keeps its digits then, in float32 a 60th of one threshold."""
 MAPS = 9
 """Numbers of one map: w<-w, w<-v, v<-w, v<-v, a<-w, a<-v, a<-a, threshold, s<-s."""
 
 
+def _pay(flat, first, outputs, debt):
+    """The soft thresholds that the feature whose slot begins at `first` owes, all in one; `debt` in the type of `flat`."""
+    owed = debt - flat[first + outputs]
+    for p in range(first, first + outputs):
+        flat[p] = toward_zero(flat[p], owed)
+    flat[first + outputs] = debt
+
+
+pay = kernel(_pay, forceinline=True)
+
+
+@kernel
+def fold(w, scale, debt, l1):
+    """Bring every feature up to date: its debt is paid, and the factor becomes 1."""
+    f, flat, width = w.dtype.type, w.reshape(w.size), w.shape[1]
+    outputs, due = width if l1 is None else width - 1, f(debt[0])
+    for first in range(0, w.size, width):
+        if l1 is not None:
+            pay(flat, first, outputs, due)
+            flat[first + outputs] = f(0)
+        for k in range(outputs):
+            flat[first + k] *= f(scale)
+    debt[0] = debt[1] = 0.0
+
+
 @kernel
 def scaled(
-    data, columns_, starts, target, weight, order, code, parameter, row, names, varying, w, scale, b, intercept, far, out
+    data, columns_, starts, target, weight, order, code, parameter, row, names, varying, w, scale, debt, l1, b, intercept, far, out
 ):
-    """One example at a time, rules without registers. The weights are `scale[0]` * `w`, [features, outputs]."""
+    """One example at a time, rules without registers. The weights are `scale[0]` * `w`, [features, outputs].
+
+    With an l1 threshold (`l1` not None) a feature's slot is [outputs + 1]: what it has paid stands behind its weights, in their
+    cache line, and it owes `debt[0]` less that, in units of `w`. `debt[1]` counts the steps since all were even.
+    """
     f = w.dtype.type
-    steps, outputs = order.shape[0], w.shape[1]
+    steps, width = order.shape[0], np.uint64(w.shape[1])
+    outputs = w.shape[1] if l1 is None else w.shape[1] - 1
     parameter = f(parameter)
     z, slopes = np.zeros((1, outputs), w.dtype), np.zeros((1, outputs), w.dtype)
     held, flat = scale[0], w.reshape(w.size)
     size, keep, varies = row_size(row), row_keep(row), names.shape[0] > 0
     for t in range(steps):
-        i = int(order[t])
+        i, due = int(order[t]), f(debt[0])
         soon = int(order[min(t + FAR, steps - 1)])
         for q in range(starts[soon], starts[soon + 1], LINE):
             prefetch(data, q)
@@ -64,7 +99,7 @@ def scaled(
         if far:
             soon = int(order[min(t + NEAR, steps - 1)])
             for q in range(starts[soon], starts[soon + 1]):
-                prefetch(flat, columns_[q] * np.uint64(outputs))
+                prefetch(flat, columns_[q] * width)
         first, last = starts[i], starts[i + 1]
         if varies:
             fill(row, names, varying, t)
@@ -72,7 +107,10 @@ def scaled(
         if outputs == 1:
             z0 = f(0)
             for q in range(first, last):
-                z0 += flat[columns_[q]] * data[q]
+                p = columns_[q] * width
+                if l1 is not None:
+                    pay(flat, p, outputs, due)
+                z0 += flat[p] * data[q]
             z[0, 0] = f(held) * z0 + b[0, 0]
             loss, slopes[0, 0] = loss_slope(code, parameter, z[0, 0], target[i, 0])
             if weight.shape[0] > 0:
@@ -83,8 +121,11 @@ def scaled(
             for k in range(outputs):
                 z[0, k] = f(0)
             for q in range(first, last):
+                p = columns_[q] * width
+                if l1 is not None:
+                    pay(flat, p, outputs, due)
                 for k in range(outputs):
-                    z[0, k] += w[columns_[q], k] * data[q]
+                    z[0, k] += flat[p + np.uint64(k)] * data[q]
             for k in range(outputs):
                 z[0, k] = f(held) * z[0, k] + b[0, k]
             loss = losses_slopes(code, parameter, z, 0, target, i, weight[i] if weight.shape[0] > 0 else f(1), slopes)
@@ -102,22 +143,24 @@ def scaled(
                 square += data[q] * data[q]
             shrunk = f(min(1.0, row[0, CLIP] / norm_of_slopes(square, slopes)))
         held *= keep
-        if held < 1e-6:
-            for j in range(w.shape[0]):
-                for k in range(outputs):
-                    w[j, k] *= f(held)
+        if held < 1e-6 or debt[1] >= FOLDED:
+            fold(w, held, debt, l1)
             held = 1.0
         if outputs == 1:
             c = f(size / held) * slopes[0, 0] * shrunk
             for q in range(first, last):
-                flat[columns_[q]] -= c * data[q]
+                flat[columns_[q] * width] -= c * data[q]
         else:
             c = f(size / held) * shrunk
             for q in range(first, last):
+                p = columns_[q] * width
                 for k in range(outputs):
-                    w[columns_[q], k] -= c * data[q] * slopes[0, k]
+                    flat[p + np.uint64(k)] -= c * data[q] * slopes[0, k]
+        if l1 is not None:
+            debt[0] += row[0, THRESHOLD] / held
+            debt[1] += 1.0
         if intercept:
-            update_intercept(columns(row, 1, f, False), slopes, 0, shrunk, b, False, False, False, False)
+            update_intercept(columns(row, 1, f, False), slopes, 0, shrunk, b, False, False, False, l1 is not None)
     scale[0] = held
     return steps
 

@@ -14,7 +14,18 @@ import numpy as np
 from fallline.compiled import kernel
 from fallline.engines.linear import lanes_math  # noqa: F401  # exp and log of Lanes
 from fallline.engines.linear.lanes import lanes_at, lanes_of, put_lanes, spread
-from fallline.engines.linear.scalar import CLIP, LOGISTIC, LOOK, SOFTMAX, columns, exp, fits, law, loss_slope
+from fallline.engines.linear.scalar import (
+    CLIP,
+    LOGISTIC,
+    LOOK,
+    SOFTMAX,
+    columns,
+    exp,
+    fits,
+    law,
+    loss_slope,
+    target_of,
+)
 from fallline.engines.population.tiles import TILE, gradients, scores
 
 FEATURES = 64
@@ -181,7 +192,7 @@ def _plain_row(code, parameter, z, q, runs, outputs, target, i, weight, scale, s
     for k in range(runs):
         values[q, k] = zero
     for c in range(outputs):
-        y = target[i, c]
+        y = target_of(target, i, c, outputs)
         for k in range(runs):
             score = z[q, c * runs + k]
             loss, slope = loss_slope(code, parameter, score, y)
@@ -208,7 +219,7 @@ def losses(code, parameter, z, target, weight, order, start, m, scale, runs, out
         importance = weight[i] if weight.shape[0] > 0 else f(1)
         if code == SOFTMAX:
             softmax_row(z, q, runs, outputs, int(target[i, 0]), importance, scale, slopes, values, sizes, held)
-        elif code == LOGISTIC:
+        elif code == LOGISTIC and outputs == 1:
             logistic_row(z, q, runs, target[i, 0], importance, scale, slopes, values, sizes)
         else:
             plain_row(code, parameter, z, q, runs, outputs, target, i, importance, scale, slopes, values, sizes)
