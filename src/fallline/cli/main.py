@@ -27,7 +27,7 @@ except ImportError:  # pragma: no cover - the package without its extra
     print("fallline: the command line needs the packages 'typer' and 'rich', which are not installed: pip install 'fallline[cli]'", file=sys.stderr)
     sys.exit(7)
 
-from fallline.cli import batch_commands, compare_commands, sweep_commands
+from fallline.cli import batch_commands, compare_commands, stream_commands, sweep_commands
 
 CODES = """Exit codes: 0 done; 1 unexpected; 2 the command's words are off; 3 the data cannot be read right;
 4 diverged; 5 no learning rate found; 6 the run folder cannot be used; 7 a package is missing; 8 the folder holds a run
@@ -87,9 +87,17 @@ def fit(
     out: Out = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder; start it where there is none; print it where it is finished.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what the folder holds.")] = False,
+    stream: Annotated[bool, typer.Option("--stream", help="Learn row by row, in one pass, as rows come: from a file, or from standard input where DATA is -.")] = False,
+    format: Annotated[str | None, typer.Option(help="Of a stream: csv, jsonl or svmlight; left out, told from its first line.")] = None,
+    classes: Annotated[str, typer.Option(help="Of a stream: the only labels that may come, A,B; left out, new ones are added.")] = "",
+    save_every: Annotated[int | None, typer.Option(help="Of a stream: rows between checkpoints; left out, ten seconds.")] = None,
+    from_here: Annotated[bool, typer.Option("--from-here", help="Of a stream that is resumed: it begins after the rows learnt, instead of at its start.")] = False,
     json: Json = False,
 ) -> None:  # fmt: skip
     """Fit a linear model or a network to a table: choose, train, test, report."""
+    if stream or data == "-":
+        return stream_commands.fit(locals(), fit)
+    stream_commands.only_for_streams(format=format, classes=classes, save_every=save_every, from_here=from_here)
     from fallline.cli import work
 
     options = work.table_options(drop, only, type, valid, test, group, time, sample_weight, class_weight, log_target, task, seed, memory, cache)

@@ -176,7 +176,7 @@ class LiveFolder:
         """
         if self.earlier is None:
             return None
-        store = self._store
+        store = self.store
         store.sweep()
         found = store.newest()
         for path, why in store.damaged:
@@ -185,10 +185,11 @@ class LiveFolder:
 
     def keeper(self) -> Keeper:
         """What makes this run's checkpoints; once the folder is open."""
-        return Keeper(self._store, self.save.every, self.notes)
+        return Keeper(self.store, self.save.every, self.notes)
 
     @property
-    def _store(self) -> Checkpoints:
+    def store(self) -> Checkpoints:
+        """This run's checkpoints on disk."""
         return Checkpoints(self.path / run_folder.CHECKPOINTS, self.id, self.save.keep)
 
     @cached_property
@@ -198,8 +199,11 @@ class LiveFolder:
 
     # ---------------------------------------------------------------------------------------------- under way
 
-    def open(self, plan: Plan, problem: Any, history: History) -> None:
-        """Begin: plan.json, run.json, the journal so far, and everything that `history` learns from now on."""
+    def open(self, plan: Plan | None, problem: Any, history: History) -> None:
+        """Begin: plan.json, run.json, the journal so far, and everything that `history` learns from now on.
+
+        A stream has no plan (None) before it ends, and no page.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         self._hold()
         past = self.path / run_folder.HISTORY
@@ -216,14 +220,17 @@ class LiveFolder:
             "versions": versions(), "started": _now(),
         }  # fmt: skip
         run_folder.put(self.path, run_folder.RUN, run_folder.document(about))
-        run_folder.put(self.path, run_folder.PLAN, run_folder.document(plan.to_json()))
+        if plan is not None:
+            run_folder.put(self.path, run_folder.PLAN, run_folder.document(plan.to_json()))
         lines = (*map(decision_line, journal), *map(evaluation_line, history.evaluations))
         run_folder.put(self.path, run_folder.HISTORY, "".join(line + "\n" for line in lines).encode(), durable=False)
         self._log = os.open(past, os.O_WRONLY | os.O_APPEND)
-        self._run = Underway(plan, problem, history, journal, self.about, self.found)
-        history.follow = self._follow
-        if self.report:
-            self._page()
+        history.follow = self._append
+        if plan is not None:
+            self._run = Underway(plan, problem, history, journal, self.about, self.found)
+            history.follow = self._follow
+            if self.report:
+                self._page()
 
     def _hold(self) -> None:
         if self._held is None:

@@ -208,6 +208,11 @@ def _regression(facts: Facts, why: str, log: bool) -> Target:
     return Target(facts.name, "regression", why, (), log, mean, scale if scale > 0 else 1.0)
 
 
+def guess(column: Cells) -> tuple[Task, str]:
+    """Classification or regression, told from a column's cells, and how."""
+    return _guess(_OfCells(column, np.empty(0, np.int64)))
+
+
 def _guess(facts: Facts) -> tuple[Task, str]:
     if facts.kind == "date":
         raise TableError(f"the target {facts.name!r} holds dates, as {facts.example}: expected classes or numbers; to take them as classes: --type {facts.name}=category")

@@ -47,6 +47,11 @@ class Labels:
         """Scores of a row now."""
         return self._outputs if self.classes is None or not self._softmax else len(self.classes)
 
+    @property
+    def grows(self) -> bool:
+        """Whether a new class is a new output."""
+        return self.classes is not None and self._softmax
+
     def index(self, y: Any, row: int) -> Any:
         """A label as the kernels take it; a new class is added.
 

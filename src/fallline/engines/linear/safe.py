@@ -66,6 +66,15 @@ class SafeOnline:
         return len(self._b)
 
     @property
+    def sparse(self) -> int:
+        return len(self._slots)
+
+    @property
+    def base(self) -> np.ndarray:
+        """The intercepts beside `view_coef`, (outputs,)."""
+        return self._b.copy()
+
+    @property
     def means(self) -> np.ndarray:
         """Mean of each column so far, (features,)."""
         return self._dense[k.MEAN].copy()
@@ -171,6 +180,7 @@ class SafeOnline:
         X = np.ascontiguousarray(X, np.float64)
         known = np.array([self._labels.index(label, self.step + i) for i, label in enumerate(y)], np.float64).reshape(len(X), self._y.shape[1])
         h = np.ones(len(X)) if weight is None else np.asarray(weight, np.float64)
+        self.widen(outputs=self._labels.outputs)
         starts, columns, values = np.zeros(len(X) + 1, np.int64), _NO_COLUMNS, _NO_VALUES
         if sparse is not None:
             starts, columns, values = sparse.indptr.astype(np.int64), sparse.indices.astype(np.int64), sparse.data.astype(np.float64)
@@ -178,9 +188,7 @@ class SafeOnline:
 
     def rows(self, X: np.ndarray, entries: tuple[np.ndarray, np.ndarray, np.ndarray], y: np.ndarray, h: np.ndarray) -> np.ndarray:
         """As `learn_many`, of arrays that are ready: float64 X, CSR (int64, int64, float64, written over), y [rows, 1 or outputs]
-        of class indices, weights. Returns losses and scores, [rows, 1 + outputs]."""
-        if self._labels.outputs != len(self._b):
-            self._resize(self._labels.outputs)
+        of class indices below `outputs`, weights. Returns losses and scores, [rows, 1 + outputs]."""
         self._check_outputs()
         if X.ndim != 2 or X.shape[1] != self.features:
             raise InvalidValue(f"X has shape {X.shape}: expected [rows, {self.features}]")
@@ -244,6 +252,14 @@ class SafeOnline:
         self._slots = np.hstack([self._slots[:, : k.PARTS + outputs], np.zeros((len(self._slots), more))])
         self._b = np.append(self._b[:outputs], np.zeros(more))
         self._rooms()
+
+    def widen(self, *, sparse: int = 0, outputs: int = 0) -> None:
+        """Room for more sparse features, or for classes that have been added to `classes`."""
+        if outputs > len(self._b) and self._labels.grows:
+            self._resize(outputs)
+        if sparse > len(self._slots):
+            size = max(sparse, min(2 * len(self._slots), sparse + (1 << 16)))
+            self._slots = np.vstack([self._slots, np.zeros((size - len(self._slots), self._slots.shape[1]))])
 
     # ------------------------------------------------------------------------------------------------- on disk
 

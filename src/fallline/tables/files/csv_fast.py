@@ -62,7 +62,7 @@ def fast_blocks(path: Path, head: Head, size: int = CHUNK) -> Iterator[FastBlock
     """
     width, line, skip = len(head.names), head.line, head.size
     parts = chunks(path, size)
-    buffer, held = _Buffer(size), 0
+    buffer, held = Buffer(size), 0
     while True:
         found = next(parts, None)
         chunk, last = found or b"", found is None
@@ -76,7 +76,7 @@ def fast_blocks(path: Path, head: Head, size: int = CHUNK) -> Iterator[FastBlock
                 buffer.bytes, held, last, ord(head.delimiter), width, LIMIT, line, buffer.starts, buffer.ends, buffer.lines
             )
         if code != WHOLE:
-            raise TableError(_what(code, cells, head), file=str(path), line=line)
+            raise TableError(what(code, cells, head), file=str(path), line=line)
         if rows:
             yield FastBlock(buffer.bytes, buffer.starts, buffer.ends, buffer.lines[:rows], width)
         if last:
@@ -86,7 +86,7 @@ def fast_blocks(path: Path, head: Head, size: int = CHUNK) -> Iterator[FastBlock
             raise TableError(f"a row is longer than {MOST:,} bytes: is a quote left open?", file=str(path), line=line)
 
 
-class _Buffer:
+class Buffer:
     """The bytes under way, with room for their cells; it grows where a record needs it."""
 
     def __init__(self, size: int):
@@ -113,7 +113,7 @@ class _Buffer:
         return held - used
 
 
-def _what(code: int, cells: int, head: Head) -> str:
+def what(code: int, cells: int, head: Head) -> str:
     if code == MISCOUNT:
         return miscount(cells, len(head.names), head.delimiter)
     return reason({UNCLOSED: "unexpected end", AFTER_QUOTE: "expected after", TOO_LONG: "field larger"}[code])

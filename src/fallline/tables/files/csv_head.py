@@ -52,16 +52,24 @@ def head(path: Path) -> Head:
         TableError: an empty file, a header that is none, columns without a name or with the same one.
     """
     for text, whole in _starts(path):
-        if not text.strip():
-            continue
-        skip, sep = _told(text)
-        delimiter = sep or _delimiter(text, whole)
-        found = _first(text, skip, delimiter, whole, path)
+        found = head_of(text, whole, path)
         if found is not None:
-            record, size, line = found
-            names, notes = _names(record, delimiter, path, line - 1)
-            return Head(names, delimiter, size, line, notes)
+            return found
     raise TableError("the file is empty: expected a header and rows", file=str(path))
+
+
+def head_of(text: str, whole: bool, path: Path) -> Head | None:
+    """The header that a text begins with; None where more of it is needed. `whole`: whether there is no more."""
+    if not text.strip():
+        return None
+    skip, sep = _told(text)
+    delimiter = sep or _delimiter(text, whole)
+    found = _first(text, skip, delimiter, whole, path)
+    if found is None:
+        return None
+    record, size, line = found
+    names, notes = _names(record, delimiter, path, line - 1)
+    return Head(names, delimiter, size, line, notes)
 
 
 def _starts(path: Path) -> Iterator[tuple[str, bool]]:

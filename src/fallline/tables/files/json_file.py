@@ -57,6 +57,15 @@ def _objects(file: IO[bytes], path: Path) -> Iterator[tuple[int, dict[str, Any]]
             yield n, _object(_parsed(line, path, n), path, n)
 
 
+def parsed_object(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    """One line of JSON as an object.
+
+    Raises:
+        TableError: it is none; with the line.
+    """
+    return _object(_parsed(line, path, number), path, number)
+
+
 def _list(file: IO[bytes], path: Path) -> Iterable[dict[str, Any]]:
     for n, value in enumerate(_parsed(file.read().removeprefix(b"\xef\xbb\xbf"), path, None)):
         if not isinstance(value, dict):

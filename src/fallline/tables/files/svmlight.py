@@ -73,6 +73,15 @@ def _source(path: Path, rows: _Rows, most: int | None = None) -> Source:
     return Source(table, str(path), lines=np.array(lines, np.int64), csr=csr)
 
 
+def parsed_row(line: bytes, path: Path, number: int) -> tuple[float, list[int], list[float]]:
+    """One line that is no comment: label, indices, values.
+
+    Raises:
+        TableError: as `read_svmlight`; with the line.
+    """
+    return _row(line.split(b"#", 1)[0].split(), path, number)
+
+
 def _row(parts: list[bytes], path: Path, line: int) -> tuple[float, list[int], list[float]]:
     try:
         label, pairs = float(parts[0]), [p.split(b":") for p in parts[1:] if not p.startswith(b"qid:")]
