@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fallline.errors import InvalidValue, MissingExtra
+from fallline.tables.arrow import column_of
 from fallline.tables.sources import Source, need
 
 NAMES = ("digits", "breast-cancer", "diabetes", "fashion-mnist")
@@ -40,7 +41,7 @@ def _bundled(file: str) -> Path:
 
 
 def _source(columns: dict[str, Any], name: str) -> Source:
-    return Source(need("pyarrow").table(columns), name)
+    return Source(need("pyarrow").Table.from_arrays([column_of(values) for values in columns.values()], names=list(columns)), name)
 
 
 def _digits() -> Source:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fallline.errors import InvalidValue, TableError
+from fallline.tables.arrow import array_of
 from fallline.tables.sources import Source, is_text, need
 from fallline.tables.strings import of_strings
 
@@ -116,7 +117,7 @@ def _is_number(column: Any) -> bool:
 def _numbers(source: Source, name: str, column: Any) -> Cells:
     pa = need("pyarrow")
     plain = column.null_count == 0 and not pa.types.is_decimal(column.type) and not pa.types.is_boolean(column.type)
-    values = (column if plain else column.cast(pa.float64(), safe=False)).to_numpy()
+    values = array_of(column if plain else column.cast(pa.float64(), safe=False), np.nan)
     if values.dtype.kind == "f" and not np.abs(values).max() < np.inf:  # infinite, or missing
         infinite = np.isinf(values)
         if infinite.any():
@@ -126,7 +127,7 @@ def _numbers(source: Source, name: str, column: Any) -> Cells:
 
 def _category(name: str, column: Any, boolean: bool = False) -> Cells:
     encoded = column.dictionary_encode().unify_dictionaries()
-    codes = np.concatenate([c.indices.fill_null(-1).to_numpy(zero_copy_only=False) for c in encoded.chunks] or [np.empty(0)]).astype(np.int32)
+    codes = np.concatenate([array_of(c.indices, -1) for c in encoded.chunks] or [np.empty(0)]).astype(np.int32)
     found = encoded.chunk(0).dictionary.to_pylist() if encoded.num_chunks else []
     levels = tuple(level(v) for v in found)
     nan = next((i for i, v in enumerate(found) if v != v), None)

@@ -10,6 +10,7 @@ import numpy as np
 
 from fallline.errors import TableError
 from fallline.tables import forms
+from fallline.tables.arrow import array_of
 from fallline.tables.files.gather import cleared
 from fallline.tables.sources import Source, need
 
@@ -123,7 +124,7 @@ class Levels:
     @classmethod
     def of(cls, source: Source, name: str, column: Any) -> Levels:
         encoded = column.combine_chunks().dictionary_encode()
-        codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
+        codes = array_of(encoded.indices, -1).astype(np.int32)
         words = encoded.dictionary.to_pylist()
         return cls(source, name, words, codes, np.bincount(codes + 1, minlength=len(words) + 1)[1:])
 
