@@ -74,7 +74,8 @@ def test_fit_with_no_option_writes_runs_and_says_where(run, tmp_path: Path) -> N
     done = run("fit", "digits")
     assert done.code == 0
     assert (tmp_path / "runs" / "digits" / "report.html").exists() and "runs/digits" in done.out
-    assert "95 % interval" in done.out and "lr: " in done.out
+    said = {line.split("  ")[0] for line in done.out.splitlines()}
+    assert "95 % interval" in done.out and {"batch size", "lr", "weight decay", "searched"} <= said
     summary = fl.load("runs/digits").summary
     assert summary["headline"]["value"] >= 0.95
 

@@ -210,7 +210,7 @@ def test_a_run_of_a_network_without_torch_still_shows_what_it_has(tmp_path, monk
 
 def test_the_command_line_fits_predicts_reports_and_ranks_a_network(run, place):
     done = run("fit", "digits", "--model", "mlp:64", "--epochs", 3, "--out", "runs/net")
-    assert done.code == 0 and "model: NetworkModel(mlp:64" in done.out and "test accuracy" in done.out and "runs/net/report.html" in done.out
+    assert done.code == 0 and "NetworkModel(mlp:64" in done.out and "test accuracy" in done.out and "runs/net/report.html" in done.out
     assert "NetworkModel(mlp:64" in Path("runs/net/report.html").read_text()
     done = run("predict", "runs/net", "digits", "-o", "p.csv", "--proba")
     assert done.code == 0

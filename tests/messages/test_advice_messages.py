@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fallline as fl
-from fallline.advice.probe import Probe, Rung
+from fallline.advice.probe import Lane, Probe, Rung
 from fallline.advice.search import answer
 from fallline.errors import InvalidValue, NoLearningRate
 
@@ -74,7 +74,7 @@ def test_nothing_is_gained_on_the_held_out_rows(problem):
 
 def test_everything_diverges(problem):
     plan = fl.Plan(problem, epochs=2, optimizer=fl.SGD())
-    probe = Probe(problem, plan, [problem], plan.batch_size, 100, "the loss", first=np.array([0.7]))
+    probe = Probe(problem, plan, [Lane(plan.batch_size, [problem])], 100, "the loss", first=np.array([0.7]))
     lost = Rung(5, np.array([0.1, 10.0]), np.full(2, np.inf), np.full((2, 1), np.inf))
     assert answer([lost], probe, plan.steps).verdict == "every rate tried, 0.1 to 10, diverged within 5 updates; no answer"
     rising = Rung(5, np.array([0.1, 10.0]), np.array([0.6, 0.5]), np.array([[0.6], [0.5]]))

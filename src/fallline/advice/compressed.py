@@ -17,6 +17,8 @@ from fallline.lengths import Length
 from fallline.plan import Plan
 from fallline.schedules import Schedule, curve_of, custom
 
+PEAK_READ = 4096
+
 
 @dataclass(frozen=True)
 class Without:
@@ -82,12 +84,39 @@ def compressed(plan: Plan, lr: float, steps: int, batches: Batches | None = None
     return Plan(rows=plan.rows, steps=steps, batch_size=batches or plan.batch_size, optimizer=rule, seed=plan.seed)
 
 
+def squeezed(plan: Plan, steps: int) -> Plan:
+    """The plan at its own learning rate, squeezed into `steps` updates; itself where it has so many."""
+    if steps == plan.steps:
+        return plan
+    if not isinstance(plan.optimizer.lr, Schedule):
+        return compressed(plan, plan.optimizer.lr, steps)
+    short = compressed(plan, 1.0, steps)
+    rates = plan.lr_at((2 * np.arange(steps, dtype=np.int64) + 1) * plan.steps // (2 * steps))
+    return short._with(optimizer=replace(short.optimizer, lr=_held(rates)))
+
+
+def peak(plan: Plan) -> float:
+    """The highest learning rate of a plan, read at PEAK_READ of its updates at most: a plan may have millions."""
+    return float(plan.lr_at(np.unique(np.linspace(0, plan.steps - 1, min(plan.steps, PEAK_READ)).astype(np.int64))).max())
+
+
 def _held(values: np.ndarray) -> Any:
     """Values by update as a schedule, or the number where they are all alike."""
-    if (values == values[0]).all():
-        return float(values[0])
-    listed = values.tolist()
-    return custom(lambda x, length: listed[min(x, len(listed) - 1)])
+    return float(values[0]) if (values == values[0]).all() else custom(_Listed(values))
+
+
+@dataclass(frozen=True, eq=False)
+class _Listed:
+    """A function of the step that knows all its values; the last one stands past the end."""
+
+    values: np.ndarray
+
+    def __call__(self, step: int, length: int) -> float:
+        return float(self.values[min(step, len(self.values) - 1)])
+
+    def many(self, steps: np.ndarray) -> np.ndarray:
+        """The values of several steps."""
+        return self.values[np.minimum(steps.astype(np.int64), len(self.values) - 1)]
 
 
 def _forgets(average: Any, plan: Plan, steps: int) -> Any:

@@ -56,6 +56,7 @@ def find_lr(
         problem: what the plan descends.
         plan: its optimizer, groups, batches, decay and schedule are tested; its lr is not looked at.
         valid: rows that score, as for `train`; left out, rows held out of the training data: no probe trains on them.
+            `advice.probe.OutOfFold()`: every training row scores, out of its fold, which costs five times as much.
         budget: the most it may cost, as a share of the plan's own updates (but at least 40 updates, and 300
             rows); left out, 0.5 (but at least 240 updates), and 10 for a function without data.
         seed: which rows are held out; left out, the plan's.
@@ -112,9 +113,9 @@ class _Search:
             return self._none(looked.why, curve)
         left = self.total - self.spent
         probe = Probe.of(training, plan, scoring, self.seed, self.start, left)
-        first = probe.begin()
-        made = rungs(probe, guess(curve, anchor), left - probe.spent, plan.steps)
-        self.spent += probe.spent
+        first, lanes = probe.begin(), len(probe.lanes)
+        made = rungs(probe, guess(curve, anchor), left / lanes - probe.spent, plan.steps)
+        self.spent += probe.spent * lanes
         said = answer(made, probe, plan.steps)
         return self._found(said, made, probe, first, curve, looked)
 

@@ -27,7 +27,7 @@ Numbers = Sequence[float | None]
 
 
 def batch_size(
-    sizes: Any, *, chosen: int, steps: Numbers, seconds: Numbers | None = None, measured: tuple[Any, Any, Any] | None = None,
+    sizes: Any, *, chosen: int, steps: Numbers | None, seconds: Numbers | None = None, measured: tuple[Any, Any, Any] | None = None,
     knee: int | None = None, noise: tuple[Any, Any, Any, Any] | None = None,
 ) -> Picture:  # fmt: skip
     """What a batch size was chosen by, in up to three panels one under the other.
@@ -35,7 +35,7 @@ def batch_size(
     Args:
         sizes: (n,) batch sizes, rising.
         chosen: the one that was chosen.
-        steps: (n,) updates predicted for each, or None.
+        steps: (n,) updates predicted for each, or None; None in place of all leaves their panel out.
         seconds: (n,) seconds predicted for each, or None.
         measured: sizes, rows a second and the smoothed rates, (m,) each; or None.
         knee: the smallest size with nearly the best rate, or None.
@@ -48,14 +48,16 @@ def batch_size(
     if not len(x):
         raise InvalidValue("batch_size(sizes=[]): expected at least one size")
     across = _axis(x, "rows of a batch")
-    panels, notes = [_cost(x, steps, seconds, chosen, across)], []
+    panels, notes = [] if steps is None else [_cost(x, steps, seconds, chosen, across)], []
     if measured is not None and len(np.atleast_1d(measured[0])):
         panels.append(_rates(*measured, knee, chosen, across))
         notes.append("dots: median of several timings; line: never falling")
     if noise is not None and len(np.atleast_1d(noise[0])):
         panel, missing = _noise(*noise, chosen)
         panels.append(panel)
-        notes += ["bars: 95 % intervals", missing]
+        notes += ["the larger the noise scale beside the batch, the more a larger batch would save updates" if steps is None else "", "bars: 95 % intervals", missing]
+    if not panels:
+        raise InvalidValue("batch_size(steps=None): without updates there must be rates or noise to draw")
     spec = {"vconcat": panels, "spacing": 14} if len(panels) > 1 else {k: v for k, v in panels[0].items() if k not in ("width", "height")}
     return Picture(f"Chosen batch size: {chosen:,}", spec, sentence(*notes))
 

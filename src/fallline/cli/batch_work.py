@@ -22,7 +22,7 @@ def find_batch_size(data: str, target: str | None, options: tables.TableOptions,
     from fallline.advice.batch_size import find_batch_size as search
 
     problem = work._problem(tables.table(data, target=target, options=options), told)
-    found = search(problem, fitting.drafted(problem, told)[0], most=limits.most, memory=limits.memory, budget=limits.budget)
+    found = search(problem, fitting.drafted(problem, told), most=limits.most, memory=limits.memory, budget=limits.budget)
     if plot is not None:
         found.plot().save(plot)
     if json:

@@ -49,7 +49,7 @@ ModelFlag = Annotated[str, typer.Option("--model", help="linear, mlp:256,128 (hi
 Device = Annotated[str | None, typer.Option(help="Where a network is: cpu, cuda, cuda:0, mps. Left out, the CPU.")]
 Momentum = Annotated[float | None, typer.Option(help="Of sgd and nesterov; 0.9 where left out.")]
 NesterovFlag = Annotated[bool, typer.Option("--nesterov", help="Nesterov's momentum in PyTorch's form.")]
-WeightDecay = Annotated[float | None, typer.Option(help="Times the weights; biases are left alone.")]
+WeightDecay = Annotated[float | None, typer.Option(help="Times the weights; biases are left alone. Left out, fit finds one for a linear model.")]
 ScheduleFlag = Annotated[str, typer.Option("--schedule", help='Of the learning rate, such as "warmup(5%) > cosine"; "constant" for none.')]
 Epochs = Annotated[float, typer.Option(help="Passes over the training rows.")]
 Seed = Annotated[int, typer.Option(help="Of order and split.")]
@@ -83,7 +83,7 @@ def fit(
     patience: Annotated[float | None, typer.Option(help="Stop after this many epochs without improvement.")] = None,
     time_limit: Annotated[str | None, typer.Option(help="Such as 90s, 5m or 2h.")] = None,
     on_divergence: Annotated[str, typer.Option(help="stop; rollback: go back to the last good state, halve the learning rate, go on; or skip: leave out batches that are not finite, ten at most.")] = "stop",
-    plan: Annotated[str | None, typer.Option(help="A saved plan.json to carry out as it stands.")] = None,
+    plan: Annotated[str | None, typer.Option(help="A saved plan, or the run that made it, to carry out as it stands: nothing is searched for.")] = None,
     out: Out = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder; start it where there is none; print it where it is finished.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what the folder holds.")] = False,
@@ -103,6 +103,7 @@ def fit(
     options = work.table_options(drop, only, type, valid, test, group, time, sample_weight, class_weight, log_target, task, seed, memory, cache)
     rule = work.rule(optimizer, lr, momentum, nesterov, weight_decay)
     told = work.choices(epochs, batch_size, rule, schedule, loss, metric, plan, seed, compare_commands.read_model(model), device)
+    told = work.left_open(told, weight_decay)
     work.fit(data, target, options, told, work.judges(patience, time_limit, on_divergence), work.Place(out, resume, overwrite), json)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json as jsonlib
 import os
 import shlex
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -117,11 +119,17 @@ def choices(epochs, batch_size, rule, schedule, loss, metrics, plan, seed, model
     return told
 
 
+def left_open(told: fitting.Choices, weight_decay: float | None) -> fitting.Choices:
+    """The same with a weight decay still to be found, where none was typed: another flag of the optimizer does not settle it."""
+    return replace(told, weight_decay=rules.auto) if weight_decay is None and told.optimizer is not None else told
+
+
 def _read_json(path: str) -> Any:
+    file = Path(path)
     try:
-        return jsonlib.loads(Path(path).read_text())
+        return jsonlib.loads((file / run_folder.PLAN if file.is_dir() else file).read_text())
     except FileNotFoundError:
-        raise InvalidValue(f"no file {path!r}: expected a saved plan") from None
+        raise InvalidValue(f"no file {str(file / run_folder.PLAN if file.is_dir() else file)!r}: expected a saved plan, or the folder of a run") from None
     except jsonlib.JSONDecodeError as error:
         raise InvalidValue(f"{path} is not JSON ({error})") from None
 
@@ -183,14 +191,28 @@ def fit(data: str, target: str | None, options: tables.TableOptions, told: fitti
     if json:
         return _document({"run": str(folder), "report": str(page), "outcome": run.outcome.name, **{k: run.summary[k] for k in ("headline", "lr_source")},
                           "metrics": (run.summary["test"] or {}).get("metrics"), "journal": run.history.journal})  # fmt: skip
-    shown = {entry["what"]: entry for entry in reversed(run.history.journal)}  # of two entries, the first tells why
-    for entry in reversed(shown.values()):
-        if entry["what"] not in ("task", "engine", "outcome", "note"):
-            value = f"{entry['value']:.4g}" if isinstance(entry["value"], float) else entry["value"]
-            print(f"{entry['what']}: {value}" + (f" ({entry['why']})" if entry["why"] else ""))
+    print(told_of(run.history.journal, run.summary.get("evidence", {})))
     print(f"{run.history.steps:,} updates; {run.reason}; predictions use the {run.used} weights")
     print(headline(run.summary))
     print(f"run: {folder}   report: {page}")
+
+
+def told_of(journal: Sequence[dict[str, Any]], evidence: dict[str, Any]) -> str:
+    """Every choice with its reason, in one screen: what, value, why, wrapped to the terminal."""
+    shown = {entry["what"]: entry for entry in reversed(journal)}  # of two entries, the first tells why
+    lines, width = [], min(shutil.get_terminal_size((100, 24)).columns, 120)
+    for entry in reversed(shown.values()):
+        what, value, why = entry["what"], entry["value"], entry["why"]
+        if what in ("task", "engine", "outcome", "note"):
+            continue
+        value = f"{value:.4g}" if isinstance(value, float) else str(value)
+        if what == "searched" and "cost" in evidence:
+            value = f"{evidence['cost']['seconds']:.2g} s, {value}"
+        if why.startswith(f"{what} "):
+            why = why[min(i for i in (why.find(", "), why.find(": ")) if i > 0) + 2 :]  # the value again
+        text = f"{value}" + (f": {why}" if why and len(why) > 20 else f" ({why})" if why else "")
+        lines.append(textwrap.fill(text, width, initial_indent=f"{what:13} ", subsequent_indent=" " * 14, break_on_hyphens=False))
+    return "\n".join(lines)
 
 
 def _problem(made: tables.Table, told: fitting.Choices) -> Any:
@@ -299,7 +321,7 @@ def find_lr(data: str, target: str | None, options: tables.TableOptions, told: f
     problem, valid, _ = fitting.table_problem(made, fitting.table_rows(made, told), told)
     from fallline.advice.lr import find_lr as search
 
-    plan = fitting.drafted(problem, told)[0]
+    plan = fitting.drafted(problem, told)
     found = search(problem, plan, valid=valid, budget=budget)
     if plot is not None:
         found.plot().save(plot)
@@ -323,8 +345,6 @@ def find_lr(data: str, target: str | None, options: tables.TableOptions, told: f
 
 def plan(rows: int, epochs: float, batch_size: str, rule: rules.Rule | None, schedule: str, seed: int, out: str | None, json: bool) -> None:
     """`fallline plan`."""
-    from dataclasses import replace
-
     chosen = rule or rules.SGD(rules.auto, 0.9)
     if schedule not in ("", "constant", "none"):
         chosen = replace(chosen, schedule=schedule)

@@ -9,6 +9,7 @@ from fallline.report.data import (
     Coefficients,
     Column,
     DataSummary,
+    DecayPath,
     Decision,
     Descent,
     Evaluation,
@@ -16,11 +17,12 @@ from fallline.report.data import (
     MetricLine,
     RangeTest,
     ReportData,
+    SizeChoice,
 )
 from fallline.report.page import page, render
 from fallline.report.text import headline_text, line_chart, sparkline
 
 __all__ = [
-    "Coefficients", "Column", "DataSummary", "Decision", "Descent", "Evaluation", "Headline", "MetricLine", "RangeTest", "ReportData",
+    "Coefficients", "Column", "DataSummary", "DecayPath", "Decision", "Descent", "Evaluation", "Headline", "MetricLine", "RangeTest", "ReportData", "SizeChoice",
     "headline_text", "line_chart", "page", "render", "sparkline",
 ]  # fmt: skip

@@ -5,6 +5,7 @@ All of it may be plain values, as they come back from a saved run:
 
     title, command, versions, notes, created
     found       the result of find_lr: lr, interval, verdict, rungs, curve {lr, loss, smooth, diverged}
+    evidence    what the choices of fit rest on: weight_decay {values, score, error, chosen}, batch_size {table, moments, batch_size}
     table       the Table: summary, feature_names, target
     headline    metric, value, interval, baseline, baseline_name, better, part, rows
     test        y, prediction, proba, classes, metrics {name: {value, interval, baseline}}, part
@@ -36,6 +37,8 @@ def report_data(run: Any) -> d.ReportData:
         headline=_headline(_get(summary, "headline")),
         decisions=_decisions(run),
         range_test=_range_test(_get(run, "found") or _get(summary, "found")),
+        weight_decay=_decay(_get(_get(summary, "evidence"), "weight_decay")),
+        batch_size=_size(_get(_get(summary, "evidence"), "batch_size")),
         descent=_descent(run),
         evaluation=_evaluation(run, _get(summary, "test"), table),
         coefficients=_coefficients(run, table),
@@ -147,6 +150,26 @@ def _range_test(found: Any) -> d.RangeTest | None:
     return d.RangeTest(
         lr, loss, smooth, chosen, low, high, _float(_get(curve, "diverged") or _get(found, "edge")), str(_get(found, "verdict") or ""),
         tuple((r.steps, r.lr, r.score) for r in _get(found, "rungs") or ()),
+    )  # fmt: skip
+
+
+def _decay(found: Any) -> d.DecayPath | None:
+    if found is None or not len(_get(found, "values") or ()):
+        return None
+    score = np.array([np.nan if v is None else float(v) for v in _get(found, "score")])
+    return d.DecayPath(np.asarray(_get(found, "values"), float), score, np.asarray(_get(found, "error"), float), _float(_get(found, "chosen")))
+
+
+def _size(found: Any) -> d.SizeChoice | None:
+    table = _get(found, "table")
+    if not table:
+        return None
+    moments, timed = _get(found, "moments") or (), any(_get(row, "seconds") is not None for row in table)
+    noise = tuple(np.array([float(_get(m, name)) for m in moments]) for name in ("loss", "noise_scale", "low", "high"))
+    return d.SizeChoice(
+        [_get(row, "batch_size") for row in table], int(_get(found, "batch_size")),
+        [_get(row, "steps") for row in table] if timed or not moments else None, [_get(row, "seconds") for row in table],
+        noise if moments else None,  # type: ignore[arg-type]
     )  # fmt: skip
 
 

@@ -55,6 +55,27 @@ class RangeTest:
 
 
 @dataclass(frozen=True, eq=False)
+class DecayPath:
+    """Weight decays tried, (k,) each: the loss on rows that no run saw, standard errors of the difference to the best; the choice, or None."""
+
+    values: Any
+    score: Any
+    error: Any = None
+    chosen: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class SizeChoice:
+    """Batch sizes considered, (n,), the updates and seconds predicted for each or None, and the noise scale: loss, scale, low, high, (m,) each."""
+
+    sizes: Any
+    chosen: int
+    steps: Any
+    seconds: Any = None
+    noise: tuple[Any, Any, Any, Any] | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Descent:
     """What happened by step: (T,) steps and losses; (L,) learning rates; (E,) evaluations on validation rows.
 
@@ -157,6 +178,8 @@ class ReportData:
     headline: Headline | None = None
     decisions: tuple[Decision, ...] = ()
     range_test: RangeTest | None = None
+    weight_decay: DecayPath | None = None
+    batch_size: SizeChoice | None = None
     descent: Descent | None = None
     evaluation: Evaluation | None = None
     coefficients: Coefficients | None = None

@@ -30,7 +30,7 @@ def render(data: ReportData) -> str:
     links = "".join(f'<a href="#{name}">{word}</a>' for name, word in _PARTS)
     body = (
         sections.hero(data.headline), outcome, f"<nav>{links}</nav>",
-        sections.decisions(data.decisions, data.range_test),
+        sections.decisions(data.decisions, data.range_test, decay=data.weight_decay, size=data.batch_size),
         sections.descent(data.descent),
         sections.results(data.evaluation),
         sections.coefficients(data.coefficients),

@@ -82,8 +82,10 @@ def _scale(headline: d.Headline) -> str:
     return f'<svg class="scale" viewBox="0 0 440 104" role="img" aria-label="the value, its interval and the baseline">{"".join(marks)}{ends}</svg>'
 
 
-def decisions(lines: tuple[d.Decision, ...], test: d.RangeTest | None, *, tested: bool = True) -> str:
-    """What was decided and why, with the range test (or without a word on it, where it is not `tested` for)."""
+def decisions(
+    lines: tuple[d.Decision, ...], test: d.RangeTest | None, *, tested: bool = True, decay: d.DecayPath | None = None, size: d.SizeChoice | None = None
+) -> str:  # fmt: skip
+    """What was decided and why, with a picture of each search (or without a word on them, where it is not `tested` for)."""
     if lines:
         told = [(text(x.what), f'{text(x.value)}<div class="soft small">{text(x.why)}</div>') for x in lines]
         body = card(table(("decided", "value, and why"), told, kind="decisions"))
@@ -91,14 +93,20 @@ def decisions(lines: tuple[d.Decision, ...], test: d.RangeTest | None, *, tested
         body = missing("The run's journal holds no decisions.")
     if not tested:
         return section("decisions", "What was decided, and why", "", body)
+    pictures: list = []
+    if decay is not None:
+        pictures.append(partial(draw.decay_path, decay.values, decay.score, decay.error, chosen=decay.chosen))
+    if size is not None:
+        pictures.append(partial(draw.batch_size, size.sizes, chosen=size.chosen, steps=size.steps, seconds=size.seconds, noise=size.noise))
     if test is None:
-        return section("decisions", "What was decided, and why", "", body, missing("No learning rate was searched: it was given."))
+        given = missing("No learning rate was searched: it was given.")
+        return section("decisions", "What was decided, and why", "", charts(body, *pictures) if pictures else body, given)
     curve = partial(
         draw.range_test, test.lr, test.loss, test.smooth, chosen=test.chosen, low=test.low, high=test.high, diverged=test.diverged,
         probes=test.probes,
     )  # fmt: skip
     verdict = "" if any(x.why == test.verdict for x in lines) else paragraph(test.verdict, "soft small")
-    return section("decisions", "What was decided, and why", "", charts(body, f"<div>{drawing(curve)}{verdict}</div>"))
+    return section("decisions", "What was decided, and why", "", charts(body, f"<div>{drawing(curve)}{verdict}</div>", *pictures))
 
 
 def descent(found: d.Descent | None) -> str:

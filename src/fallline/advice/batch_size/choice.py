@@ -25,6 +25,8 @@ UPDATE_ROWS = 3.0
 its features twice."""
 TOLERATED = 0.75
 """A branch may make this share of the progress that the noise scale predicts before the size is taken back."""
+LINEAR_UPDATE, MODULE_UPDATE = 1e-6, 2e-4
+"""Without timings, seconds of an update besides its rows: of a compiled kernel, and of PyTorch, which is asked for each layer."""
 WORK_SECONDS = 3e-10
 """Without timings, seconds of a multiply-add."""
 
@@ -36,14 +38,16 @@ class Price:
     Args:
         rate: what was measured, or None.
         work: multiply-adds of a row.
+        update: without timings, seconds of an update besides its rows.
     """
 
     rate: Throughput | None
     work: float
+    update: float = 0.0
 
     def row(self, size: int) -> float:
         """Seconds by the row, in batches of `size`."""
-        return 1 / self.rate.at(size) if self.rate is not None else self.work * WORK_SECONDS * (1 + UPDATE_ROWS / size)
+        return 1 / self.rate.at(size) if self.rate is not None else self.work * WORK_SECONDS * (1 + UPDATE_ROWS / size) + self.update / size
 
 
 def doubling(most: int, least: int = 1) -> list[int]:
@@ -65,6 +69,16 @@ def smallest_good(seconds: Mapping[int, float]) -> int:
 def quickest(sizes: Sequence[int], law: BatchLaw, price: Price) -> int:
     """The size that the noise scale and the rates speak for."""
     return smallest_good({size: _rows_needed(law, size) * price.row(size) for size in sizes})
+
+
+def unmeasured(size: int, sizes: Sequence[int], law: BatchLaw, price: Price) -> str:
+    """Without timings: why this size, by the work that is predicted for each."""
+    seconds = {s: _rows_needed(law, s) * price.row(s) for s in sizes}
+    if len(seconds) == 1:
+        return "there was no other size to choose"
+    if max(seconds.values()) - min(seconds.values()) <= IDLE:
+        return f"by their work the sizes up to {max(seconds):,} need the same time within {IDLE:g} s, so the smallest, which makes the most updates"
+    return f"by its work, without timings, it needs {share(seconds[size] / min(seconds.values()))} of the least time of the sizes up to {max(seconds):,}"
 
 
 def _rows_needed(law: BatchLaw, size: int) -> float:

@@ -23,11 +23,14 @@ from fallline.advice.batch_size.branches import Branch
 from fallline.advice.batch_size.capacity import Capacity
 from fallline.advice.batch_size.choice import (
     LEAST,
+    LINEAR_UPDATE,
+    MODULE_UPDATE,
     Price,
     checked,
     doubling,
     faster,
     quickest,
+    unmeasured,
     verdict,
     whole_way,
 )
@@ -35,7 +38,7 @@ from fallline.advice.batch_size.found import FoundBatchSize
 from fallline.advice.batch_size.law import BatchLaw
 from fallline.advice.batch_size.moments import Moment, Walk, enough, exact, walk
 from fallline.advice.batch_size.throughput import Throughput
-from fallline.advice.compressed import compressed
+from fallline.advice.compressed import peak, squeezed
 from fallline.advice.lr import find_lr
 from fallline.batches import Batches
 from fallline.engines import choose
@@ -120,7 +123,7 @@ class _Search:
         self.rows += 0 if tried is None else tried.made * self.own + tried.rows
         law, interval = self._law(tried, base)
         sizes = tuple(self._usable(doubling(min(problem.rows, self.most, capacity.largest or 1), self._least)))
-        price = Price(self._throughput(base, capacity) if self.timing else None, work)
+        price = Price(self._throughput(base, capacity) if self.timing else None, work, LINEAR_UPDATE if exact(problem) else MODULE_UPDATE)
         sought = quickest(sizes, law, price)
         begin, made = self._branches(base, tried, sought, capacity)
         evidence = _Evidence(capacity, price, () if tried is None else tried.moments, law, interval, sizes, sought, begin, made)
@@ -179,7 +182,7 @@ class _Search:
     def _short(self, plan: Plan) -> Plan:
         """The plan squeezed into what the budget allows, its schedule whole."""
         steps = min(plan.steps, max(int(WALK * self.allowance / self.own), 2 * MOMENTS))
-        return plan if steps == plan.steps else compressed(plan, float(plan.lr_at().max()), steps)
+        return squeezed(plan, steps)
 
     def _noise_rows(self) -> int:
         return min(self.problem.rows, max(int(NOISE * self.allowance / MOMENTS), 64 if exact(self.problem) else 192))
@@ -204,6 +207,8 @@ class _Search:
         if tried is None or tried.middle is None:
             return None, ()
         sizes = self._usable(branching.sizes_around(size, self._least, min(capacity.largest or 1, self.problem.rows, max(self.most, size))))
+        if len(sizes) < 2:
+            return None, ()
         each = BRANCH * self.allowance / branching.ORDERS
         while len(sizes) > 1 and each / len(sizes) < branching.SHORTEST * sizes[-1]:
             sizes = sizes[:-1]
@@ -228,8 +233,10 @@ class _Search:
             self.warnings.append(f"{larger:,} rows are predicted to be faster still, but above {self.most} the learning rate needs careful tuning: give most={larger}")
         shown = tuple(sorted({*e.sizes, size, *(b.size for b in e.branches)}))
         resized = {s: given if s == own else given.with_batch_size(_batches(given, s)) for s in shown}
-        rates = () if given.lr_is_auto else tuple(float(resized[s].lr_at().max()) for s in shown)
+        rates = () if given.lr_is_auto else tuple(peak(resized[s]) for s in shown)
         told = verdict(size, e.law, e.interval, e.moments, e.price.rate, e.capacity, e.branches, moved)
+        if e.price.rate is None:
+            told = f"{told}; {unmeasured(size, shown, e.law, e.price)}"
         share = self.rows / (given.steps * own)
         return FoundBatchSize(
             size, resized[size], told, e.capacity, e.price.rate, e.moments, e.law, e.interval, e.begin, e.branches, tuple(self.warnings),
