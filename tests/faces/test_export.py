@@ -85,6 +85,29 @@ def test_arrays_and_a_loaded_run(tmp_path: Path, run: Any):
     assert session.get_modelmeta().custom_metadata_map["weights"] == "last"
 
 
+@pytest.mark.parametrize("loss", ["log_loss", "hinge", "modified_huber", "squared_error"])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_classifiers_of_scikit_learn_s_kind(loss: str, classes: int, tmp_path: Path):
+    draw = np.random.default_rng(0)
+    X = draw.normal(size=(300, 4))
+    y = np.array(["a", "b", "c"])[np.digitize(X[:, 0], [-0.5, 0.5]) % classes]
+    model = fl.sklearn.GDClassifier(loss=loss, random_state=0, max_iter=20, tol=None).fit(X, y)
+    assert model.export(tmp_path / "a.onnx").difference < 1e-9
+    found = runtime.InferenceSession((tmp_path / "a.onnx").read_bytes()).run(None, {"X": X})
+    assert found[0].tolist() == model.predict(X).tolist()
+    if hasattr(model, "predict_proba"):
+        np.testing.assert_allclose(found[1], model.predict_proba(X), atol=1e-12)
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "poisson", "quantile"])
+def test_regressors_of_scikit_learn_s_kind(loss: str, tmp_path: Path):
+    X = np.random.default_rng(0).normal(size=(300, 4))
+    model = fl.sklearn.GDRegressor(loss=loss, random_state=0, max_iter=20, tol=None).fit(X, np.exp(X[:, 0]))
+    assert model.export(tmp_path / "a.onnx").difference < 1e-9
+    found = runtime.InferenceSession((tmp_path / "a.onnx").read_bytes()).run(None, {"X": X})
+    np.testing.assert_allclose(found[0], model.predict(X), rtol=1e-9)
+
+
 def test_dates_are_exact_over_all_of_history():
     """Year, month, weekday and days of every kind of date, by the operators and by the encoder."""
     from fallline.export.columns import features

@@ -180,6 +180,20 @@ class Linear(CallbackSupportMixin, BaseEstimator):
         coef = self.coef_ if self.coef_.ndim == 2 else self.coef_.reshape(1, -1)
         return safe_sparse_dot(X, coef.T, dense_output=True) + self.intercept_
 
+    def export(self, path: Any) -> Any:
+        """Write the model as an ONNX file: `X` [rows, features] in, `prediction` (and `probabilities`) out.
+
+        Args:
+            path: FILE.onnx.
+
+        Returns:
+            Checked: how far the file agrees, by onnxruntime where that is installed.
+        """
+        from fallline.export import export
+        from fallline.sklearn.exporting import exported
+
+        return export(exported(self), path)
+
     def sparsify(self) -> Any:
         """Keep `coef_` as a SciPy sparse matrix: for an l1 penalty that has left few. Predictions go on; learning needs `densify()`."""
         from scipy.sparse import csr_matrix
