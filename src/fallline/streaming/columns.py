@@ -76,9 +76,9 @@ class Columns:
         plain = [f for f in self.features if f.column.kind == "number" and not f.column.form]
         fast = plain if part.numbers is not None else []
         if fast:
-            values, hard = part.numbers([f.column.name for f in fast])  # type: ignore[misc]
-            for f, column, odd in zip(fast, values, hard.any(axis=1), strict=True):
-                X[:, f.dense] = self._read(part, f)[0] if odd else column
+            values, odd = part.numbers([f.column.name for f in fast])  # type: ignore[misc]
+            for f, column, other in zip(fast, values, odd, strict=True):
+                X[:, f.dense] = self._read(part, f)[0] if other else column
         for f in self.features:
             if f in fast:
                 continue

@@ -18,6 +18,7 @@ from fallline.tables.files.csv_fast import MOST, Buffer, FastBlock, what
 from fallline.tables.files.csv_head import Head, head_of
 from fallline.tables.files.csv_kernels import WHOLE, kernels
 from fallline.tables.files.csv_plain import LIMIT
+from fallline.tables.files.gather import read_hard
 from fallline.tables.files.json_file import parsed_object, rows_table
 from fallline.tables.files.svmlight import parsed_row
 from fallline.tables.sources import Source, need
@@ -56,7 +57,8 @@ class Part:
     Args:
         rows: how many.
         source: makes a table of some of their columns (all of them for None); cells of a CSV stream as their text.
-        numbers: columns as float64 (columns, rows) and which cells are still to be read; None where the format has no such way.
+        numbers: columns as float64 (columns, rows), NaN where missing, and which columns hold a cell that is none; None where
+            the format has no such way.
     """
 
     rows: int
@@ -203,7 +205,14 @@ class Stream:
             table = need("pyarrow").table([block.text(places[n]) for n in names], names=names)
             return Source(table, self.name, text=True, lines=block.lines)
 
-        return Part(len(block.lines), source, lambda names: block.numbers([places[n] for n in names]))
+        def numbers(names: list[str]) -> tuple[np.ndarray, np.ndarray]:
+            values, hard = block.numbers([places[n] for n in names])
+            odd = hard.any(axis=1)
+            for k in np.flatnonzero(odd):
+                odd[k] = not read_hard(block, places[names[k]], values[k], hard[k])
+            return values, odd
+
+        return Part(len(block.lines), source, numbers)
 
     def _lines(self) -> Iterator[Part]:
         held, make = b"", self._objects if self.format == "jsonl" else self._sparse

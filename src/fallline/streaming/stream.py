@@ -181,8 +181,8 @@ class Learner:
 
     def _targets(self, part: Part) -> tuple[np.ndarray, np.ndarray]:
         if self.columns is not None and part.numbers is not None and self.kind == "number" and not self.form:
-            values, hard = part.numbers([self.target])
-            if not hard.any():
+            values, odd = part.numbers([self.target])
+            if not odd.any():
                 return self._numbers(values[0], part)
         source = part.source(None if self.columns is None else [self.target])
         found = cells(source, self.target, self.kind, self.form)  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ WHOLE, UNCLOSED, AFTER_QUOTE, MISCOUNT, TOO_LONG = range(5)
 """How a scan ended: at the last whole record, or at a record that is malformed."""
 EXACT = 22
 """10**22 is the largest power of ten that float64 holds exactly."""
-_QUOTE, _NEWLINE, _RETURN, _SPACE, _PLUS, _MINUS, _POINT, _ZERO = 34, 10, 13, 32, 43, 45, 46, 48
+_QUOTE, _NEWLINE, _RETURN, _SPACE, _PLUS, _MINUS, _POINT, _ZERO, _LARGE_E, _SMALL_E = 34, 10, 13, 32, 43, 45, 46, 48, 69, 101
 
 
 def _scan(buffer, size, last, delimiter, width, limit, line, starts, ends, lines):
@@ -97,7 +97,7 @@ def _scan(buffer, size, last, delimiter, width, limit, line, starts, ends, lines
 
 
 def _numbers(buffer, starts, ends, rows, width, columns, powers, values, hard):
-    """Read cells as numbers where that is exact: up to 2**53 without the point, and up to 22 digits after it.
+    """Read cells as numbers where that is exact: up to 2**53 without the point, times or through 10**22 at most.
 
     Args:
         columns: int64 (c,): which.
@@ -130,8 +130,19 @@ def _numbers(buffer, starts, ends, rows, width, columns, powers, values, hard):
                 else:
                     break
                 p += 1
-            if p == end and 0 < digits <= 18 and mantissa <= np.uint64(1) << np.uint64(53):
-                value = np.float64(mantissa) / powers[places]
+            power = -places
+            if digits > 0 and p + 1 < end and (buffer[p] == _SMALL_E or buffer[p] == _LARGE_E):
+                down = buffer[p + 1] == _MINUS
+                q = p + 2 if down or buffer[p + 1] == _PLUS else p + 1
+                exponent, some = 0, q
+                while q < end and _ZERO <= buffer[q] <= _ZERO + 9 and exponent < 100:
+                    exponent = 10 * exponent + buffer[q] - _ZERO
+                    q += 1
+                if q > some:
+                    p = q
+                    power += -exponent if down else exponent
+            if p == end and 0 < digits <= 18 and mantissa <= np.uint64(1) << np.uint64(53) and -len(powers) < power < len(powers):
+                value = np.float64(mantissa) / powers[-power] if power < 0 else np.float64(mantissa) * powers[power]
                 values[j, row] = -value if negative else value
                 hard[j, row] = False
 

@@ -37,7 +37,7 @@ class Gathering:
         values, hard = block.numbers([c.place for c in numeric]) if numeric else (np.empty((0, 0)), np.empty((0, 0), bool))
         difficult = hard.any(axis=1)
         for i, column in enumerate(numeric):
-            if not difficult[i] or _read_hard(block, column.place, values[i], hard[i]):
+            if not difficult[i] or read_hard(block, column.place, values[i], hard[i]):
                 column.add_numbers(values[i], self.rows)
             else:
                 column.turn(self.rows)
@@ -92,7 +92,7 @@ class _Column:
         return pa.array(self._values[:rows]) if self.numeric else pa.chunked_array(self.text, pa.string())
 
 
-def _read_hard(block: Block, place: int, values: np.ndarray, hard: np.ndarray) -> bool:
+def read_hard(block: Block, place: int, values: np.ndarray, hard: np.ndarray) -> bool:
     """Fill in the cells that the block's own reading left; False where one is no number."""
     rows = np.flatnonzero(hard)
     found = parsed(block.text(place, None if len(rows) == len(hard) else rows))
