@@ -60,7 +60,8 @@ Time = Annotated[str | None, typer.Option(help="Column by which the newest rows 
 SampleWeight = Annotated[str | None, typer.Option(help="Column of weights.")]
 Drop = Annotated[str, typer.Option(help="Columns to leave out: A,B.")]
 Only = Annotated[str, typer.Option(help="The only columns to learn from: A,B.")]
-Type = Annotated[list[str] | None, typer.Option(help="COL=text|number|category|date; may be repeated.")]
+Type = Annotated[list[str] | None, typer.Option(help="COL=text|number|category|date|hash:2^18; may be repeated.")]
+Cross = Annotated[list[str] | None, typer.Option(help="A,B: the values of these columns together, as one more category; may be repeated.")]
 LossFlag = Annotated[str | None, typer.Option("--loss", help="least_squares, logistic, softmax, huber, hinge, squared_hinge, modified_huber, perceptron, poisson, quantile, [squared_]epsilon_insensitive.")]
 ClassWeight = Annotated[str | None, typer.Option(help="balanced.")]
 LogTarget = Annotated[bool, typer.Option("--log-target", help="Learn log(1 + target).")]
@@ -79,7 +80,7 @@ def fit(
     loss: LossFlag = None, metric: Metric = None, class_weight: ClassWeight = None, log_target: LogTarget = False,
     task: Annotated[str | None, typer.Option(help="classification or regression.")] = None,
     valid: Valid = "0.15", test: Test = "0.15", group: Group = None, time: Time = None, sample_weight: SampleWeight = None,
-    drop: Drop = "", only: Only = "", type: Type = None, memory: Memory = None, cache: Cache = None, seed: Seed = 0,
+    drop: Drop = "", only: Only = "", type: Type = None, cross: Cross = None, memory: Memory = None, cache: Cache = None, seed: Seed = 0,
     patience: Annotated[float | None, typer.Option(help="Stop after this many epochs without improvement.")] = None,
     time_limit: Annotated[str | None, typer.Option(help="Such as 90s, 5m or 2h.")] = None,
     on_divergence: Annotated[str, typer.Option(help="stop; rollback: go back to the last good state, halve the learning rate, go on; or skip: leave out batches that are not finite, ten at most.")] = "stop",
@@ -100,7 +101,7 @@ def fit(
     stream_commands.only_for_streams(format=format, classes=classes, save_every=save_every, from_here=from_here)
     from fallline.cli import work
 
-    options = work.table_options(drop, only, type, valid, test, group, time, sample_weight, class_weight, log_target, task, seed, memory, cache)
+    options = work.table_options(drop, only, type, valid, test, group, time, sample_weight, class_weight, log_target, task, seed, memory, cache, cross)
     rule = work.rule(optimizer, lr, momentum, nesterov, weight_decay)
     told = work.choices(epochs, batch_size, rule, schedule, loss, metric, plan, seed, compare_commands.read_model(model), device)
     told = work.left_open(told, weight_decay)
@@ -125,7 +126,7 @@ def find_lr(
     data: Data, target: TargetFlag = None, batch_size: BatchSize = "auto", optimizer: Optimizer = "auto", momentum: Momentum = None,
     nesterov: NesterovFlag = False, weight_decay: WeightDecay = None, schedule: ScheduleFlag = "warmup(5%) > linear(to=0)",
     epochs: Epochs = 20, model: ModelFlag = "linear", device: Device = None,
-    loss: LossFlag = None, seed: Seed = 0, drop: Drop = "", only: Only = "", type: Type = None, memory: Memory = None, cache: Cache = None,
+    loss: LossFlag = None, seed: Seed = 0, drop: Drop = "", only: Only = "", type: Type = None, cross: Cross = None, memory: Memory = None, cache: Cache = None,
     budget: Annotated[float, typer.Option(help="The most it may cost, in full runs.")] = 0.5,
     plot: Annotated[str | None, typer.Option(help="Save the picture: FILE.png, .svg or .html.")] = None,
     json: Json = False,
@@ -133,7 +134,7 @@ def find_lr(
     """The learning rate for a plan: range test, probes on held-out rows, an interval, a choice."""
     from fallline.cli import work
 
-    options = work.table_options(drop, only, type, "0.15", "0.15", None, None, None, None, False, None, seed, memory, cache)
+    options = work.table_options(drop, only, type, "0.15", "0.15", None, None, None, None, False, None, seed, memory, cache, cross)
     rule = work.rule(optimizer, "auto", momentum, nesterov, weight_decay)
     told = work.choices(epochs, batch_size, rule, schedule, loss, None, None, seed, compare_commands.read_model(model), device)
     work.find_lr(data, target, options, told, budget, plot, json)

@@ -58,17 +58,18 @@ def _share(text: str) -> Any:
         return text
 
 
-def table_options(drop, only, types, valid, test, group, time, sample_weight, class_weight, log_target, task, seed, memory=None, cache=None) -> tables.TableOptions:
+def table_options(drop, only, types, valid, test, group, time, sample_weight, class_weight, log_target, task, seed, memory=None, cache=None, cross=None) -> tables.TableOptions:
     """The flags of a table as its options."""
     pairs = {}
     for pair in types or ():
         column, equals, kind = pair.rpartition("=")
         if not equals:
-            raise InvalidValue(f"--type {pair}: expected COLUMN=text, number, category or date")
+            raise InvalidValue(f"--type {pair}: expected COLUMN=text, number, category, date or hash:2^18")
         pairs[column] = kind
     return tables.TableOptions(
         drop=_list(drop), only=_list(only), types=pairs, valid=_share(valid), test=_share(test), group=group, time=time,
         sample_weight=sample_weight, class_weight=class_weight, log_target=log_target, task=task, seed=seed, memory=memory, cache=cache,
+        cross=tuple(_list(names) for names in cross or ()),
     )  # fmt: skip
 
 

@@ -34,6 +34,9 @@ def features(graph: Graph, encoder: Encoder) -> str:
             f"the run cannot be exported: {names} {'is' if len(hashed) == 1 else 'are'} hashed ({hashed[0].treatment}), and ONNX has no such hash; "
             f"predict with fallline, or fit without {'it' if len(hashed) == 1 else 'them'} (--drop {','.join(c.name for c in hashed)})"
         )
+    if encoder.crosses:
+        names = ", ".join(repr(" x ".join(c)) for c in encoder.crosses)
+        raise InvalidValue(f"the run cannot be exported: {names}: a cross of columns has no operator here; predict with fallline, or fit without --cross")
     made = {"number": _number, "date": _date, "category": _category}
     return concatenated(graph, [made[c.kind](graph, c) for c in encoder.columns])
 

@@ -108,7 +108,7 @@ def _fitted(
     about = {
         "title": f"{made.summary.name}: predicting {made.target.name!r}",
         "data": account(made),
-        "features": len(made.feature_names),
+        "features": made.encoder.features,
         "metrics": [m.name for m in names],
     }
     work = _Work(problem, made_up, about | _source_of(made_up, earlier), made.reader, live, network)

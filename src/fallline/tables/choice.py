@@ -44,7 +44,7 @@ def choose(data: Source, target: str, given: TableOptions, leaks: Leaks, train: 
         if why:
             notes.append(ColumnNote(name, "", False, why, 0))
             continue
-        column = cells(data, name, given.types.get(name))
+        column = cells(data, name, given.kinds.get(name))
         missing = int(np.count_nonzero(column.missing))
         why = _set_aside(column, train, name in told)
         notes.append(ColumnNote(name, column.kind, not why, why, missing, "" if why else column.why))

@@ -15,6 +15,8 @@ LEVELS = 64
 """More levels than this are hashed."""
 HASHED = 256
 """Columns of a hashed category."""
+NAMED, NAMED_BYTES, TOGETHER = 20_000, 1 << 20, 3
+"""Levels of a hashed category up to which their names are kept, the letters of all of them, and how many a column's name shows."""
 WORDS = 1 << 14
 """Columns of a hashed text."""
 _PARTS = ("year", "month", "weekday", "days")
@@ -30,7 +32,7 @@ class Column:
         name: the table's column.
         kind: what its cells are.
         numbers: means and scales (numbers, dates), or idf (text): float64.
-        levels: levels of a category in order; empty where hashed.
+        levels: levels of a category in order; of a hashed one for the names of its columns alone, and empty where they are many.
         marks_missing: whether an indicator column follows.
         width: hashed columns, or 0.
         form: how its numbers or dates are written; see `forms`.
@@ -52,10 +54,27 @@ class Column:
         elif self.kind == "date":
             out = tuple(f"{self.name}: {part}" for part in _PARTS)
         elif self.width:
-            out = tuple(f"{self.name} #{i}" for i in range(self.width))
+            out = self._hashed_names
         else:
             out = tuple(f"{self.name}={level}" for level in self.levels)
         return (*out, f"{self.name} is missing") if self.marks_missing else out
+
+    @property
+    def count(self) -> int:
+        """How many columns it gives."""
+        return self.width + self.marks_missing if self.width else len(self.outputs)
+
+    @property
+    def _hashed_names(self) -> tuple[str, ...]:
+        """Names of hashed columns: the levels that fall into each, where they are kept; else its number."""
+        out = [f"{self.name} #{i}" for i in range(self.width)]
+        inside: dict[int, list[str]] = {}
+        if self.levels:
+            for level, place in zip(self.levels, hashed(self.levels, self.width)[0].tolist(), strict=True):
+                inside.setdefault(place, []).append(level)
+        for place, levels in inside.items():
+            out[place] = f"{self.name}={'|'.join(levels[:TOGETHER])}" + (f"|... ({len(levels)} levels)" if len(levels) > TOGETHER else "")
+        return tuple(out)
 
     @property
     def treatment(self) -> str:
@@ -100,15 +119,15 @@ class Column:
         return sparse.hstack([body, column.missing[rows][:, None].astype(np.float32)], format="csr")
 
 
-def fit_column(column: Cells, rows: np.ndarray) -> Column:
-    """Learn a column's encoder from its training rows."""
+def fit_column(column: Cells, rows: np.ndarray, width: int = 0) -> Column:
+    """Learn a column's encoder from its training rows; `width` hashes a category to so many columns, however few its levels."""
     marks = bool(column.missing[rows].any())
     if column.kind in ("number", "date"):
         numbers = np.array([_mean_and_scale(v) for v in parts_of(column, rows)]).T
         return Column(column.name, column.kind, numbers, marks_missing=marks, form=column.form)
     if column.kind == "text":
         return of_words(column.name, np.bincount(grams(column.values.take(rows), WORDS).indices, minlength=WORDS), len(rows), marks)
-    return of_levels(column.name, [column.levels[i] for i in np.flatnonzero(column.counts(rows))], marks)
+    return of_levels(column.name, [column.levels[i] for i in np.flatnonzero(column.counts(rows))], marks, width)
 
 
 def of_words(name: str, frequency: np.ndarray, rows: int, marks: bool) -> Column:
@@ -116,10 +135,11 @@ def of_words(name: str, frequency: np.ndarray, rows: int, marks: bool) -> Column
     return Column(name, "text", np.log((1 + rows) / (1 + frequency)) + 1, marks_missing=marks, width=WORDS)
 
 
-def of_levels(name: str, levels: Sequence[str], marks: bool) -> Column:
-    """The encoder of a category with these levels in its training rows."""
-    if len(levels) > LEVELS:
-        return Column(name, "category", np.empty(0), marks_missing=marks, width=HASHED)
+def of_levels(name: str, levels: Sequence[str], marks: bool, width: int = 0) -> Column:
+    """The encoder of a category with these levels in its training rows; those of a hashed one are kept for its columns' names alone."""
+    if width or len(levels) > LEVELS:
+        kept = tuple(sorted(levels)) if len(levels) <= NAMED and sum(map(len, levels)) <= NAMED_BYTES else ()
+        return Column(name, "category", np.empty(0), kept, marks, width or HASHED)
     return Column(name, "category", np.empty(0), tuple(sorted(levels)), marks)
 
 

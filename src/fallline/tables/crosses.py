@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from fallline.errors import InvalidValue
-from fallline.tables.cells import Kind, cells
+from fallline.tables.cells import cells
 from fallline.tables.sources import Source, need
 
 BETWEEN = " x "
 """What stands between the names of crossed columns, and between their values."""
 
 
-def crossed(source: Source, crosses: Sequence[Sequence[str]], kinds: Mapping[str, Kind] | None = None) -> Source:
+def crossed(source: Source, crosses: Sequence[Sequence[str]]) -> Source:
     """A source with one more column of strings for each cross; missing where any of its cells is.
 
     Args:
-        crosses: names of columns that are in the source.
-        kinds: as the user gave them: numbers that are told to be categories are crossed as the text that stands there.
+        crosses: names of columns that are in the source; numbers are crossed as they stand there.
 
     Raises:
         InvalidValue: a column already has the cross's name, or the source is sparse.

@@ -18,9 +18,12 @@ from scipy import sparse
 from fallline.errors import InvalidValue
 from fallline.tables.cells import Cells, cells
 from fallline.tables.columns import Column
+from fallline.tables.crosses import crossed
 from fallline.tables.reading import read
 from fallline.tables.sources import Source
 
+NAMED = 1 << 20
+"""Columns of a matrix that are named in a model, at most."""
 _TOGETHER = 32
 """Features that are written into the matrix together: a row's part of them is about a line of the cache."""
 
@@ -33,11 +36,23 @@ class Encoder:
         columns: one `Column` each, in the matrix's order.
         sparse_width: features of a table that is sparse already (svmlight), with no columns to encode; else 0.
         sparse_first: the index of the first of them in a file: 0 or 1.
+        crosses: columns whose values together make another one, which is among `columns`.
     """
 
     columns: tuple[Column, ...]
     sparse_width: int = 0
     sparse_first: int = 0
+    crosses: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def features(self) -> int:
+        """Columns of the matrix."""
+        return self.sparse_width or sum(c.count for c in self.columns)
+
+    @property
+    def kept_names(self) -> tuple[str, ...] | None:
+        """Names of the matrix's columns, or None where there are so many that they would take more memory than they tell."""
+        return self.names if self.features <= NAMED else None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -59,6 +74,7 @@ class Encoder:
         table = read(source)
         if self.sparse_width:
             return self._sparse(table)
+        table = crossed(table, self.crosses)
         for column in self.columns:
             table.column(column.name)  # raises where there is none
         table = table.as_text([c.name for c in self.columns if c.kind != "number"])
@@ -100,7 +116,7 @@ class Encoder:
             {"name": c.name, "kind": c.kind, "levels": list(c.levels), "marks_missing": c.marks_missing, "width": c.width, "form": c.form}
             for c in self.columns
         ]
-        return {"columns": columns, "sparse_width": self.sparse_width, "sparse_first": self.sparse_first}
+        return {"columns": columns, "sparse_width": self.sparse_width, "sparse_first": self.sparse_first, "crosses": [list(c) for c in self.crosses]}
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Each column's numbers, by its place."""
@@ -113,7 +129,7 @@ class Encoder:
             Column(c["name"], c["kind"], arrays[f"column.{i}"], tuple(c["levels"]), c["marks_missing"], c["width"], c.get("form", ""))
             for i, c in enumerate(data["columns"])
         )
-        return cls(columns, data["sparse_width"], data.get("sparse_first", 1))
+        return cls(columns, data["sparse_width"], data.get("sparse_first", 1), tuple(tuple(c) for c in data.get("crosses", ())))
 
 
 def _dense(pairs: Sequence[tuple[Column, Cells]], rows: np.ndarray) -> np.ndarray:

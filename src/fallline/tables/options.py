@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fallline.tables.cells import Kind
+from fallline.errors import InvalidValue
+from fallline.tables.cells import KINDS, Kind
 from fallline.tables.target import Task
 
+HASH = 1 << 18
+"""Columns of a category that is to be hashed, where it is not said how many."""
+_POWER = re.compile(r"(\d+)(?:(?:\^|\*\*)(\d+))?")
 SHARE = 0.15
 """The share of the rows that validate, and that test, unless told otherwise."""
 
@@ -19,7 +24,9 @@ class TableOptions:
 
     Args:
         drop, only: columns to leave out; or the only ones to learn from.
-        types: column to "number", "category", "text" or "date", against what was inferred.
+        types: column to "number", "category", "text", "date" or "hash" (a category hashed to 2^18 columns; "hash:2^20" says how many),
+            against what was inferred.
+        cross: columns whose values together are one more category: [("city", "kind")]; it is called "city x kind".
         valid, test: a share of the rows, or a file (or frame) of its own.
         group, time: a column whose groups stay whole in the split; or by which the newest rows test.
         sample_weight: a column of weights.
@@ -35,7 +42,8 @@ class TableOptions:
 
     drop: Sequence[str] = ()
     only: Sequence[str] = ()
-    types: Mapping[str, Kind] = field(default_factory=dict)
+    types: Mapping[str, str] = field(default_factory=dict)
+    cross: Sequence[Sequence[str]] = ()
     valid: Any = SHARE
     test: Any = SHARE
     group: str | None = None
@@ -50,4 +58,42 @@ class TableOptions:
 
     def columns(self) -> tuple[str, ...]:
         """Every column that is named."""
-        return (*self.drop, *self.only, *self.types, *filter(None, (self.group, self.time, self.sample_weight)))
+        crossed = {" x ".join(c) for c in self.crosses}
+        named = (n for n in (*self.drop, *self.only, *self.types) if n not in crossed)
+        return (*named, *(n for c in self.crosses for n in c), *filter(None, (self.group, self.time, self.sample_weight)))
+
+    @property
+    def crosses(self) -> tuple[tuple[str, ...], ...]:
+        """The crosses, checked.
+
+        Raises:
+            InvalidValue: one of fewer than two columns, or of a column with itself.
+        """
+        made = tuple((c,) if isinstance(c, str) else tuple(c) for c in self.cross)
+        for names in made:
+            if len(set(names)) < 2 or len(set(names)) < len(names):
+                raise InvalidValue(f"cross={','.join(names)!r}: expected two different columns or more, such as city,kind")
+        return made
+
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        """Each column's kind, where it is said: a hashed one is a category."""
+        return {name: _read(name, word)[0] for name, word in self.types.items()}
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Columns that a hashed category is hashed to, where that is said."""
+        return {name: width for name, word in self.types.items() if (width := _read(name, word)[1])}
+
+
+def _read(name: str, word: Any) -> tuple[Kind, int]:
+    """A type's word as a kind and a width (0 where the cells decide)."""
+    if word in KINDS:
+        return word, 0
+    kind, colon, many = str(word).partition(":")
+    if kind == "hash":
+        found = _POWER.fullmatch(many) if colon else None
+        width = HASH if not colon else 0 if found is None else int(found[1]) ** int(found[2] or 1)
+        if 2 <= width <= 1 << 24:
+            return "category", width
+    raise InvalidValue(f"type {word!r} of column {name!r}: expected {', '.join(KINDS)}, hash or hash:2^18 (2 to 2^24 columns)")

@@ -55,7 +55,7 @@ def _groups(data: Source, name: str) -> np.ndarray:
 
 
 def _times(data: Source, given: TableOptions) -> np.ndarray:
-    column = _whole(cells(data, str(given.time), given.types.get(str(given.time))), data, "time")
+    column = _whole(cells(data, str(given.time), given.kinds.get(str(given.time))), data, "time")
     if column.kind not in ("number", "date"):
         raise InvalidValue(f"the time column {given.time!r} is of kind {column.kind}: expected dates or numbers")
     return column.values

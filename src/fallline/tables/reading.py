@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from fallline.tables.files.json_file import read_json, stream_json
 from fallline.tables.files.svmlight import read_svmlight, stream_svmlight
 from fallline.tables.files.watch import stamp, unchanged
 from fallline.tables.frames import from_memory
-from fallline.tables.sources import Source, checked, no_rows
+from fallline.tables.sources import Source, checked, need, no_rows
 
 FORMATS = {
     ".csv": read_csv, ".tsv": read_csv, ".txt": read_csv, ".parquet": read_parquet, ".pq": read_parquet,
@@ -61,13 +61,29 @@ def stream(source: Any) -> Iterator[Source]:
     if reader not in STREAMS:
         yield read(source)
         return
-    rows = 0
+    rows, seen = 0, {}
     for part in _watched(Path(source), lambda: STREAMS[reader](Path(source))):
         if part.rows:
+            part = _with_columns(part, seen)
             yield checked(part if part.lines is not None else replace(part, parts=((-rows, part.name),)))
         rows += part.rows
     if not rows:
         raise no_rows(str(source))
+
+
+def _with_columns(part: Source, seen: dict[str, None]) -> Source:
+    """A part with the columns of those before it: a JSON object may lack a key, and so may thousands of them."""
+    before = tuple(seen)
+    seen.update(dict.fromkeys(part.names))
+    return filled(part, before)
+
+
+def filled(part: Source, names: Iterable[str]) -> Source:
+    """A part with all of these columns; one that it lacks is missing in each of its rows."""
+    for name in names:
+        if name not in part.names:
+            part = replace(part, table=part.table.append_column(name, need("pyarrow").nulls(part.rows)))
+    return part
 
 
 def streams(source: str | Path) -> bool:

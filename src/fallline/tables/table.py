@@ -17,6 +17,7 @@ from fallline.tables.builtin import NAMES, builtin
 from fallline.tables.cells import Cells, cells
 from fallline.tables.choice import choose
 from fallline.tables.columns import fit_column
+from fallline.tables.crosses import crossed
 from fallline.tables.encoders import Encoder
 from fallline.tables.leaks import Leaks
 from fallline.tables.options import TableOptions
@@ -105,7 +106,7 @@ class Table:
         y = self.train.y
         if name == "poisson":
             y = self.target.decode(y)
-        return makers[name](self.train.X, y, weights=self.train.weights, feature_names=self.feature_names)
+        return makers[name](self.train.X, y, weights=self.train.weights, feature_names=self.encoder.kept_names)
 
     def baseline(self) -> tuple[dict[Any, int] | None, float]:
         """How often each class occurs in the training rows (None of numbers), and the mean of the numbers, in the user's terms."""
@@ -116,7 +117,7 @@ class Table:
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{k}={v}" for k, v in self.summary.parts.items())
-        return f"Table({self.summary.name!r}, target={self.target.name!r}, task={self.target.task!r}, {parts}, features={len(self.feature_names)})"
+        return f"Table({self.summary.name!r}, target={self.target.name!r}, task={self.target.task!r}, {parts}, features={self.encoder.features})"
 
     def _repr_html_(self) -> str:
         return self.summary.html()
@@ -149,7 +150,8 @@ def table(source: Any, *, target: str | None = None, options: TableOptions | Non
     for name in given.columns():
         data.column(name)  # raises where there is none
     data, parts, why = with_files(data, given, own_test)
-    data = data.as_text([n for n, kind in given.types.items() if kind != "number"])
+    data = crossed(data, given.crosses)
+    data = data.as_text([n for n, kind in given.kinds.items() if kind != "number"])
     wanted = _wanted(data, target, given)
     usable = np.flatnonzero(~wanted.missing)
     task = infer(wanted, given.task, False, usable).task
@@ -157,7 +159,7 @@ def table(source: Any, *, target: str | None = None, options: TableOptions | Non
     goal = infer(wanted, given.task, given.log_target, rows.train)
     weight = row_weights(data, given, wanted, goal, rows.train)
     choice = choose(data, target, given, Leaks(wanted, goal, rows.train), rows.train)
-    encoder = _encoder(data, choice.used, rows.train)
+    encoder = _encoder(data, choice.used, rows.train, given)
     raw = labels(wanted) if goal.task == "classification" else wanted.values
 
     def part(of: np.ndarray) -> Part:
@@ -196,13 +198,13 @@ def _target(data: Source, target: str | None) -> str:
 
 
 def _wanted(data: Source, target: str, given: TableOptions) -> Cells:
-    kind = given.types.get(target) or ("number" if given.task == "regression" else None)
+    kind = given.kinds.get(target) or ("number" if given.task == "regression" else None)
     found = cells(data, target, kind)
     return cells(data, target, "category") if found.kind == "text" else found
 
 
-def _encoder(data: Source, used: tuple[Cells, ...], train: np.ndarray) -> Encoder:
+def _encoder(data: Source, used: tuple[Cells, ...], train: np.ndarray, given: TableOptions) -> Encoder:
     if data.csr is None:
-        return Encoder(tuple(fit_column(c, train) for c in used))
+        return Encoder(tuple(fit_column(c, train, given.widths.get(c.name, 0)) for c in used), crosses=given.crosses)
     first = int(data.lines is not None and data.csr.nnz > 0 and data.csr.indices.min() > 0)
     return Encoder((), data.csr.shape[1] - first, first)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -60,9 +59,12 @@ class StoredTable(Table):
 
     def problem(self, loss: str | None = None) -> LinearProblem:
         """The training part as a problem over its files."""
+        from scipy.sparse import csr_matrix
+
         classes = list(self.target.classes)
         y = np.array(classes) if classes else np.zeros(2)
-        few = Part(np.zeros((len(y), len(self.feature_names)), np.float32), y, None, np.arange(len(y)))
+        shape = len(y), self.encoder.features
+        few = Part(csr_matrix(shape, dtype=np.float32) if self.meta["sparse"] else np.zeros(shape, np.float32), y, None, np.arange(len(y)))
         model = Table.problem(replace(self, train=few), loss).model
         files = self.files
         target = files["decoded" if model.loss.name == "poisson" else "target"].array
@@ -190,13 +192,13 @@ class _Making:
 
     def write(self, folder: Path) -> None:
         found = survey(self.path, self.target, self.given, self.shares)  # type: ignore[arg-type]
-        names, notes = found.encoder.names, []
+        names, features, notes = found.encoder.kept_names, found.encoder.features, []
         sparse = bool(found.encoder.sparse_width) or any(c.width for c in found.encoder.columns)
         if not sparse:
-            enough_room(self.root, found.counts[TRAIN] * (4.0 * len(names) + 16))
-            self.shares = self._that_fit(found, 4 * len(names), notes)
+            enough_room(self.root, found.counts[TRAIN] * (4.0 * features + 16))
+            self.shares = self._that_fit(found, 4 * features, notes)
         decoded = found.target.task == "regression"
-        rows = Rows(folder, sparse, len(names), found.weight_mean is not None, decoded)
+        rows = Rows(folder, sparse, features, found.weight_mean is not None, decoded)
         held: dict[int, list[dict[str, Any]]] = {VALID: [], TEST: [], -1: []}
         try:
             least = self._encode(found, rows, held, names)
@@ -204,10 +206,10 @@ class _Making:
         except BaseException:
             rows.abandon()
             raise
-        files = [_file_part(found, self.given, getattr(self.given, part), names) for part in ("valid", "test")]
+        files = [_file_part(found, self.given, getattr(self.given, part)) for part in ("valid", "test")]
         counts = {"train": meta["rows"]}
         for part, name, own in ((VALID, "valid", files[0]), (TEST, "test", files[1]), (-1, "sample", None)):
-            stacked = _stacked(held[part] if own is None else [own], sparse, len(names))
+            stacked = _stacked(held[part] if own is None else [own], sparse, features)
             np.savez(folder / f"{name}.npz", **stacked)
             counts[name] = len(stacked["target"])
         counts.pop("sample")
@@ -231,11 +233,11 @@ class _Making:
         notes.append("fewer rows validate and test than was asked for, so that they fit into memory; encoders were learnt without the others")
         return Shares(self.shares.valid * part, self.shares.test * part, self.shares.sample * part, self.shares.key)
 
-    def _encode(self, found: Survey, rows: Rows, held: dict[int, list[dict[str, Any]]], names: Sequence[str]) -> float:
+    def _encode(self, found: Survey, rows: Rows, held: dict[int, list[dict[str, Any]]], names: tuple[str, ...] | None) -> float:
         """Write the training rows, keep the others and the sample; returns the lowest target."""
         least = np.inf
-        for source, at, parts, sampled in pieces(self.path, self.given, self.shares):
-            X, columns, there = _encoded(source, found, self.given, names)
+        for source, at, parts, sampled in pieces(self.path, self.given, self.shares, found.encoder):
+            X, columns, there = _encoded(source, found, self.given)
             columns["rows"] = np.arange(at, at + source.rows)
             parts = np.where(there, parts, -2)
             for part in (VALID, TEST):
@@ -246,7 +248,7 @@ class _Making:
             if not train.all():
                 X, columns = X[train], {name: values[train] for name, values in columns.items()}
             if X.shape[0]:
-                rows.add(checked(X, tuple(names)), columns)
+                rows.add(checked(X, names), columns)
         return float(least)
 
     def _split(self, files: list[Any]) -> str:
@@ -258,7 +260,7 @@ class _Making:
         return "; ".join([*words, how]) + most
 
 
-def _encoded(source: Source, found: Survey, given: TableOptions, names: Sequence[str]) -> tuple[Any, dict[str, np.ndarray], np.ndarray]:
+def _encoded(source: Source, found: Survey, given: TableOptions) -> tuple[Any, dict[str, np.ndarray], np.ndarray]:
     """A piece's features, its columns by file, and which rows have a target."""
     wanted = cells(source, found.target.name, found.kind, found.form)  # type: ignore[arg-type]
     there = ~wanted.missing
@@ -281,12 +283,12 @@ def _encoded(source: Source, found: Survey, given: TableOptions, names: Sequence
     return found.encoder.transform(source), columns, there
 
 
-def _file_part(found: Survey, given: TableOptions, value: Any, names: Sequence[str]) -> dict[str, Any] | None:
+def _file_part(found: Survey, given: TableOptions, value: Any) -> dict[str, Any] | None:
     """Validation or test rows from a file of their own."""
     if isinstance(value, (int, float)):
         return None
     source = read(value)
-    X, columns, there = _encoded(source, found, given, names)
+    X, columns, there = _encoded(source, found, given)
     known = there & (columns["target"] >= 0 if found.target.task == "classification" else True)
     columns["rows"] = np.arange(source.rows)
     taken = _taken(X, columns, np.flatnonzero(known))

@@ -15,10 +15,11 @@ from fallline.tables.account import ColumnNote
 from fallline.tables.cells import cells
 from fallline.tables.choice import FEW
 from fallline.tables.columns import Column, of_levels, of_words
+from fallline.tables.crosses import BETWEEN, crossed
 from fallline.tables.encoders import Encoder
 from fallline.tables.leaks import MOST, Leaks
 from fallline.tables.options import TableOptions
-from fallline.tables.reading import stream
+from fallline.tables.reading import filled, stream
 from fallline.tables.sources import Source, is_text, need
 from fallline.tables.stored.tallies import LEVELS_KEPT, LevelTally, Moments, NumberTally, TextTally, mixed
 from fallline.tables.stored.watch import Again, Watch
@@ -137,8 +138,9 @@ class _Pass:
         self.weights = Moments()
         sparse = False
         for source in stream(self.path):
-            if not self.watches and not self.rows:
+            if not self.rows:
                 self._begin(source)
+            source = crossed(self._with_known(source), self.given.crosses)
             sparse = sparse or source.csr is not None
             self._add(source)
         goal = self.goal.target()
@@ -148,7 +150,7 @@ class _Pass:
         tallies = [w.finish() for w in self.watches.values()]
         sample = need("pyarrow").concat_tables([t for t, _ in self.looked], promote_options="permissive") if self.looked and not sparse else None
         notes, warnings, columns = self._chosen(tallies, goal, sample)
-        encoder = Encoder((), self.width - self.first, self.first) if sparse else Encoder(columns)
+        encoder = Encoder((), self.width - self.first, self.first) if sparse else Encoder(columns, crosses=self.given.crosses)
         by_weight, mean = self._weighting(by_class)
         return Survey(encoder, goal, notes, warnings, self.rows, self.missing, tuple(self.counts.tolist()), by_class, by_weight, mean, self.goal.kind, self.goal.form, self.goal.mean)  # type: ignore[arg-type]
 
@@ -157,11 +159,19 @@ class _Pass:
         for name in self.given.columns():
             source.column(name)
         self.notes = source.notes
+        names = [*source.names, *map(BETWEEN.join, self.given.crosses), *(n for n, how in self.how.items() if "late" in how)]
         apart = {self.target, self.given.group, self.given.sample_weight, *self.given.drop}
-        for name in source.names:
+        for name in names:
             if name not in apart and (not self.given.only or name in self.given.only):
-                self.watches[name] = Watch(name, self.given.types.get(name), self.how.get(name, ""))
-        self.names, self.step = source.names, 1
+                self.watches[name] = Watch(name, self.given.kinds.get(name), self.how.get(name, ""))
+        self.names, self.step = names, 1
+
+    def _with_known(self, source: Source) -> Source:
+        """A piece with every column of the table; one that comes up late (a key of JSON objects) has the pass made again."""
+        late = next((n for n in source.names if n not in self.names), None)
+        if late is not None:
+            raise Again(late, "late")
+        return filled(source, [n for n in self.names if "late" in self.how.get(n, "")])
 
     def _add(self, source: Source) -> None:
         parts, _ = split_of(source, self.rows, self.given, self.shares)
@@ -209,7 +219,7 @@ class _Pass:
                 notes.append(ColumnNote(name, "", False, why, 0))
                 continue
             why = _set_aside(tally, name in told)
-            column = None if why else encoder_of(tally)
+            column = None if why else encoder_of(tally, self.given.widths.get(name, 0))
             notes.append(ColumnNote(name, tally.kind, not why, why if column is None else column.treatment, tally.missing, "" if why else tally.why))
             warnings += [f"column {name!r} {tally.note}"] if tally.note else []
             if column is None:
@@ -265,8 +275,8 @@ def weights_of(source: Source, name: str) -> np.ndarray:
     return column.values.astype(np.float64)
 
 
-def encoder_of(tally: Any) -> Column:
-    """A column's encoder by its tally."""
+def encoder_of(tally: Any, width: int = 0) -> Column:
+    """A column's encoder by its tally; `width` hashes a category to so many columns."""
     marks = tally.train_missing > 0
     if isinstance(tally, NumberTally):
         numbers = np.array([m.mean_and_scale for m in tally.moments]).T
@@ -274,7 +284,7 @@ def encoder_of(tally: Any) -> Column:
     if isinstance(tally, TextTally):
         return of_words(tally.name, tally.frequency, tally.train, marks)
     often = tally.training
-    return of_levels(tally.name, [word for word, at in tally.words.items() if often[at]], marks)
+    return of_levels(tally.name, [word for word, at in tally.words.items() if often[at]], marks, width)
 
 
 def _set_aside(tally: Any, told: bool) -> str:
@@ -304,7 +314,7 @@ class _Goal:
 
     def __init__(self, name: str, given: TableOptions, how: str):
         self.name, self.given = name, given
-        self.watch = Watch(name, given.types.get(name) or ("number" if given.task == "regression" else None), how)
+        self.watch = Watch(name, given.kinds.get(name) or ("number" if given.task == "regression" else None), how)
         self._values, self._often, self._training = np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64)
         self._logs = Moments()
         self.many = False
@@ -417,10 +427,11 @@ class _Goal:
         return dict(zip(self.labels, often.tolist(), strict=True))
 
 
-def pieces(path: Any, given: TableOptions, shares: Shares) -> Iterator[tuple[Source, int, np.ndarray, np.ndarray]]:
+def pieces(path: Any, given: TableOptions, shares: Shares, encoder: Encoder) -> Iterator[tuple[Source, int, np.ndarray, np.ndarray]]:
     """The table piece by piece: rows, the number of the first, and each row's part and whether it is in the sample."""
-    at = 0
+    at, made = 0, set(map(BETWEEN.join, encoder.crosses))
     for source in stream(path):
+        source = filled(source, [c.name for c in encoder.columns if c.name not in made])
         yield source, at, *split_of(source, at, given, shares)
         at += source.rows
 

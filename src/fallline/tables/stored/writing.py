@@ -97,13 +97,15 @@ class Rows:
     def _write(self, X: Any, columns: dict[str, np.ndarray]) -> None:
         with np.errstate(over="ignore"):
             if self.sparse:
-                values, squares = X.data, np.bincount(X.indices, X.data.astype(np.float64) ** 2, self.features)
+                used, place = np.unique(X.indices, return_inverse=True)
+                values = X.data
+                self._squares[used] += np.bincount(place, X.data.astype(np.float64) ** 2, len(used))
                 columns = columns | {"data": X.data, "indices": X.indices, "starts": X.indptr[1:] + self._entries}
                 self._entries += len(X.data)
             else:
-                values, squares = X, np.einsum("ij,ij->j", X, X, dtype=np.float64)
+                values = X
+                self._squares += np.einsum("ij,ij->j", X, X, dtype=np.float64)
                 columns = columns | {"X": X}
-        self._squares += squares
         self._top = max(self._top, float(values.max(initial=0)), -float(values.min(initial=0)))
         for name, part in columns.items():
             data = self._files[name].add(part)
