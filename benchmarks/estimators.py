@@ -29,6 +29,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import machine
 import numpy as np
 from machine import about, alternating
 from sklearn.feature_extraction.text import HashingVectorizer
@@ -107,7 +108,7 @@ def dense() -> Iterator[Line]:
     for loss in ("log_loss", "hinge"):
         target, held = y == 6, yt == 6
         fit = lambda kind: lambda: kind(loss=loss, random_state=0).fit(X, target)
-        yield beside(f"{loss}, a shirt or not, 60,000 x 784 float32", "SGDClassifier", fit(GDClassifier), fit(SGDClassifier), lambda m: m.score(Xt, held), 4, 3, passes)
+        yield beside(f"{loss}, a shirt or not, 60,000 x 784 float32", "SGDClassifier", fit(GDClassifier), fit(SGDClassifier), lambda m: m.score(Xt, held), 4, 2, passes)
 
 
 def ten() -> Iterator[Line]:
@@ -117,7 +118,7 @@ def ten() -> Iterator[Line]:
     X, y, Xt, yt = data
     ours = lambda: GDClassifier(loss="log_loss", random_state=0).fit(X, y)
     theirs = lambda: SGDClassifier(loss="log_loss", random_state=0, n_jobs=2).fit(X, y)
-    yield beside("log_loss, 10 classes, 60,000 x 784 float32 (softmax; theirs one-vs-rest)", "SGDClassifier", ours, theirs, lambda m: m.score(Xt, yt), 10, 2, passes)
+    yield beside("log_loss, 10 classes, 60,000 x 784 float32 (softmax; theirs one-vs-rest)", "SGDClassifier", ours, theirs, lambda m: m.score(Xt, yt), 10, 1, passes)
 
 
 # --------------------------------------------------------------------------------------------------------- text
@@ -287,7 +288,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(CASES))
     parser.add_argument("--json")
+    parser.add_argument("--patience", type=int, default=machine.PATIENCE, help="rounds that are tried for each that is wanted")
     given = parser.parse_args()
+    machine.PATIENCE = given.patience
     lines = [line for name in given.only.split(",") for line in CASES[name]()]
     if given.json:
         record = {"command": f"python benchmarks/estimators.py --only {given.only}", "machine": about("scikit-learn", "river", "vowpalwabbit"), "lines": [asdict(line) for line in lines]}

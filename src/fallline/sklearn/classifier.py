@@ -119,7 +119,7 @@ class GDClassifier(ClassifierMixin, Partial):
         self.scale = scale
 
     def _targets(self, y: np.ndarray) -> Targets:
-        check_classification_targets(y)
+        _check_labels(y)
         self.classes_, index = data.numbered(y)
         if len(self.classes_) < 2:
             raise ValueError(f"The number of classes has to be greater than one; got {len(self.classes_)} class")
@@ -164,7 +164,7 @@ class GDClassifier(ClassifierMixin, Partial):
         if classes is None and sample_weight is None and self._quick(X, y):
             return self
         X, y, weight = self._checked(X, y, sample_weight)
-        check_classification_targets(y)
+        _check_labels(y)
         if self.class_weight == "balanced":
             raise ValueError(
                 "class_weight='balanced' is not supported for partial_fit, which does not see all rows: compute the weights by "
@@ -212,6 +212,12 @@ class GDClassifier(ClassifierMixin, Partial):
         """The logarithm of `predict_proba`."""
         with np.errstate(divide="ignore"):
             return np.log(self.predict_proba(X))
+
+
+def _check_labels(y: np.ndarray) -> None:
+    """Refuse what is no label, as scikit-learn does, which sorts all of y to tell; whole numbers are labels at a glance."""
+    if y.dtype.kind not in "iub":
+        check_classification_targets(y)
 
 
 def _as_loss_takes(loss: Loss, index: np.ndarray, classes: int) -> np.ndarray:

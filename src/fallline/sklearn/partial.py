@@ -16,6 +16,7 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 from fallline.problems import LinearModel
 from fallline.problems.arrays import is_sparse
 from fallline.sklearn.base import ROWS, Linear, Targets
+from fallline.sklearn.data import numbered
 from fallline.sklearn.stream import Learner
 from fallline.sklearn.words import rule_of
 
@@ -138,7 +139,7 @@ def with_classes(known: np.ndarray | None, declared: Any, y: np.ndarray) -> np.n
     Raises:
         ValueError: a label that is not among those declared, classes that are missing there, or labels of another kind.
     """
-    seen = np.unique(y)
+    seen = numbered(y)[0]
     if declared is not None:
         declared = np.unique(declared)
         if known is not None and not np.isin(known, declared).all():
