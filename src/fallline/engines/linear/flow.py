@@ -41,8 +41,8 @@ def _rules() -> tuple[np.ndarray, np.ndarray]:
 
 
 _POINTS, _SHARES = _rules()
-_STEEP = 500.0
-"""From this gap on two classes are one step from the other: e^-gap is nothing beside 1."""
+_STEEP = 550.0
+"""From this gap on the row's own class has no probability: e^-gap is nothing beside 1."""
 
 
 def _logaddexp(a, b):
@@ -100,7 +100,7 @@ def _score_flow(code, parameter, z, y, H):
 score_flow = kernel(_score_flow, fastmath=False)
 
 
-def _reach(B, gaps, y, nodes):
+def _reach(B, gaps, y, own, nodes):
     """The time after which the flow has come to B, and dtime/dB; see `softmax_flow`."""
     time, rest, product = 0.0, 0.0, 1.0
     for k in range(len(gaps)):
@@ -115,20 +115,47 @@ def _reach(B, gaps, y, nodes):
             if k != y:
                 height *= 1 + B * _POINTS[nodes, i] * gaps[k]
         area += _SHARES[nodes, i] * height
-    return time + B * area, product + rest
+    return time + own * B * area, own * product + rest
 
 
 reach = kernel(_reach, fastmath=False)
 
 
+def _among_others(out, y, top, H):
+    """The flow while the row's own class has no probability: its score rises by H, which the others lose.
+
+    Each loses log(1 + e^(u + z_k - z_top)), and u makes the sum H; the sum is convex in u, and at u = H not below H.
+    """
+    u = H
+    for _ in range(100):
+        lost, rate = 0.0, 0.0
+        for k in range(len(out)):
+            if k != y:
+                lost += logaddexp(0.0, u + out[k] - out[top])
+                rate += 1 / (1 + math.exp(-(u + out[k] - out[top]))) if u + out[k] - out[top] > -700 else 0.0
+        step = (lost - H) / rate
+        u -= step
+        if not step > 1e-15 * max(abs(u), 1.0):
+            break
+    height = out[top]
+    for k in range(len(out)):
+        if k != y:
+            out[k] -= logaddexp(0.0, u + out[k] - height)
+    out[y] += H
+
+
+among_others = kernel(_among_others, fastmath=False)
+
+
 def _softmax_flow(z, y, H, out):
     """The scores after time H on one row of class `y`, from `z`, written into `out`.
 
-    With the row's own score set to 0 at the start and a_k = e^(z_k - z_y), every other class has e^-z_k = 1/a_k + B, and
+    With the highest of the other scores set to 0 at the start, a_k = e^(z_k - z_top) and o = e^(z_y - z_top), every other class
+    has e^-z_k = 1/a_k + B, and
 
-        H = sum_k log(1 + B a_k) + integral from 0 to B of prod_k (1 + b a_k) db,
+        H = sum_k log(1 + B a_k) + o * integral from 0 to B of prod_k (1 + b a_k) db,
 
-    a rising function of one unknown. B lies below H and below (e^H - 1)/max a; dH/dB, the sum of e^scores, is convex in B, so
+    a rising function of one unknown. B lies below H/o and below e^H - 1; dH/dB, the sum of e^scores, is convex in B, so
     its largest value over that stretch bounds B from below.
     """
     K, top = len(z), -1
@@ -136,26 +163,29 @@ def _softmax_flow(z, y, H, out):
         out[k] = z[k]
         if k != y and (top < 0 or z[k] > z[top]):
             top = k
-    if z[top] - z[y] > _STEEP:  # both slopes are 1 there: straight on until the gap is moderate
-        straight = min(H, 0.5 * (z[top] - z[y] - _STEEP))
-        out[top] -= straight
-        out[y] += straight
+    if top < 0:  # one class alone has its probability already
+        return
+    while H > 0 and out[top] - out[y] > _STEEP + 50:
+        straight = min(H, 0.5 * (out[top] - out[y] - _STEEP))  # the gap closes by twice that at most
+        among_others(out, y, top, straight)
         H -= straight
-        if H <= 0:
-            return
-    gaps, most = np.empty(K), 0.0
+        for k in range(K):
+            if k != y and out[k] > out[top]:
+                top = k
+    ahead = out[y] - out[top]
+    if H <= 0 or ahead > 700:
+        return
+    own, gaps, height = math.exp(ahead), np.empty(K), out[top]
     for k in range(K):
-        gaps[k] = math.exp(min(out[k] - out[y], _STEEP))
-        if k != y:
-            most = max(most, gaps[k])
-    high = H if most == 0 else min(H, math.expm1(min(H, 700.0)) / most)
+        gaps[k] = math.exp(out[k] - height) if k != y else 0.0
+    high = min(min(H / own, 1e300), math.expm1(min(H, 700.0)) if H < 700 else 1e300)
     if high <= 0:
         return
     nodes = min(NODES, (K + 1) // 2)
-    first, last = reach(0.0, gaps, y, 0)[1], reach(high, gaps, y, 0)[1]
-    low, B = H / max(first, last), min(high, H / first)
-    for _ in range(100):
-        time, rate = reach(B, gaps, y, nodes)
+    first, last = reach(0.0, gaps, y, own, 0)[1], reach(high, gaps, y, own, 0)[1]
+    low, B = H / max(first + own, last), min(high, H / (first + own))
+    for _ in range(200):
+        time, rate = reach(B, gaps, y, own, nodes)
         if time > H:
             high = B
         else:
