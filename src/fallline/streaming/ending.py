@@ -17,7 +17,7 @@ from fallline.tables.table import Reader
 from fallline.tables.target import Target
 
 if TYPE_CHECKING:
-    from fallline.streaming.stream import Learner
+    from fallline.streaming.learner import Learner
 
 
 def run_of(learner: Learner, history: History, outcome: Outcome, reason: str) -> Run:
