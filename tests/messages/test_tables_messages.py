@@ -168,7 +168,7 @@ def test_what_does_not_exist(tmp_path):
         read(write(tmp_path, "x", "t.xlsx"))
     with pytest.raises(InvalidValue, match="is a folder"):
         read(tmp_path)
-    with pytest.raises(InvalidValue, match="expected number, category, text or date"):
+    with pytest.raises(InvalidValue, match=r"expected number, category, text, date, hash or hash:2\^18"):
         fl.table(path, target="y", options=TableOptions(types={"x": "numbr"}))
     with pytest.raises(InvalidValue, match="at least 10 are needed"):
         fl.table(write(tmp_path, "x,y\n1,2\n3,4\n", "two.csv"), target="y", options=TableOptions(task="regression"))
