@@ -22,6 +22,7 @@ from fallline.streaming.parts import Part
 from fallline.streaming.tally import Tally
 from fallline.tables.cells import cells
 from fallline.tables.target import guess, labels
+from fallline.tables.weights import weights_of
 
 KEPT = 1_000_000
 """Rows whose losses are kept one by one."""
@@ -156,13 +157,7 @@ class Learner:
         name = self.asked.sample_weight
         if name is None:
             return np.ones(part.rows)
-        source = part.source([name])
-        weight = cells(source, name, "number").floats(np.arange(part.rows))
-        bad = ~(weight >= 0)
-        if bad.any():
-            row = int(np.argmax(bad))
-            raise TableError(f"the weight {name!r} is {weight[row]:g}: expected a number of at least 0", **source.where(row))
-        return weight
+        return weights_of(part.source([name]), name)
 
     def _targets(self, part: Part) -> tuple[np.ndarray, np.ndarray]:
         if self.columns is not None and part.numbers is not None and self.kind == "number" and not self.form:

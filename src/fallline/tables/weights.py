@@ -16,7 +16,7 @@ from fallline.tables.target import Target, numbered
 
 def row_weights(data: Source, given: TableOptions, wanted: Cells, goal: Target, train: np.ndarray) -> np.ndarray | None:
     """The weight of every row, float64, or None where all count alike."""
-    weight = None if given.sample_weight is None else _column(data, given.sample_weight)
+    weight = None if given.sample_weight is None else weights_of(data, given.sample_weight)
     if given.class_weight is None:
         return weight
     if goal.task != "classification":
@@ -25,14 +25,19 @@ def row_weights(data: Source, given: TableOptions, wanted: Cells, goal: Target, 
     return factors if weight is None else weight * factors
 
 
-def _column(data: Source, name: str) -> np.ndarray:
+def weights_of(data: Source, name: str) -> np.ndarray:
+    """A column of weights, float64.
+
+    Raises:
+        TableError: one is missing or below 0, by its line.
+    """
     column = cells(data, name, "number")
     bad = column.missing | ~(column.values >= 0)
     if bad.any():
         row = int(np.argmax(bad))
         what = "missing" if column.missing[row] else f"{column.values[row]:g}"
         raise TableError(f"the weight {name!r} is {what}: expected a number of at least 0", **data.where(row))
-    return column.values
+    return column.values.astype(np.float64, copy=False)
 
 
 def _classes(given: Any, wanted: Cells, train: np.ndarray) -> np.ndarray:

@@ -26,10 +26,11 @@ from fallline.tables.options import TableOptions
 from fallline.tables.reading import read, stream, streams
 from fallline.tables.sources import Source, need
 from fallline.tables.stored import budget
-from fallline.tables.stored.survey import TEST, TRAIN, VALID, Shares, Survey, pieces, survey, weights_of
+from fallline.tables.stored.survey import TEST, TRAIN, VALID, Shares, Survey, pieces, survey
 from fallline.tables.stored.writing import VERSION, Rows, checked, enough_room, fresh, read_meta, write_meta
 from fallline.tables.table import Part, Table
 from fallline.tables.target import Target, numbered
+from fallline.tables.weights import weights_of
 
 FOLDER = ".fallline-rows"
 """Where encoded rows go, in the folder where one is, unless a cache is named."""

@@ -25,6 +25,7 @@ from fallline.tables.stored.tallies import LEVELS_KEPT, LevelTally, Moments, Num
 from fallline.tables.stored.watch import Again, Watch
 from fallline.tables.strings import plain
 from fallline.tables.target import Target, inferred
+from fallline.tables.weights import weights_of
 
 TRAIN, VALID, TEST, UNUSED = range(4)
 
@@ -260,21 +261,6 @@ class _Pass:
         return by_weight, sum(by_weight[c] * n for c, n in by_class.items()) / total
 
 
-def weights_of(source: Source, name: str) -> np.ndarray:
-    """A column of weights, float64.
-
-    Raises:
-        TableError: one is missing or below 0.
-    """
-    column = cells(source, name, "number")
-    bad = column.missing | ~(column.values >= 0)
-    if bad.any():
-        row = int(np.argmax(bad))
-        what = "missing" if column.missing[row] else f"{column.values[row]:g}"
-        raise TableError(f"the weight {name!r} is {what}: expected a number of at least 0", **source.where(row))
-    return column.values.astype(np.float64)
-
-
 def encoder_of(tally: Any, width: int = 0) -> Column:
     """A column's encoder by its tally; `width` hashes a category to so many columns."""
     marks = tally.train_missing > 0
@@ -436,4 +422,4 @@ def pieces(path: Any, given: TableOptions, shares: Shares, encoder: Encoder) -> 
         at += source.rows
 
 
-__all__ = ["Shares", "Survey", "pieces", "split_of", "survey", "weights_of"]
+__all__ = ["Shares", "Survey", "pieces", "split_of", "survey"]
