@@ -60,3 +60,20 @@ def test_partial_fit_of_sparse_rows_is_that_of_dense_ones(rule):
             model.partial_fit(data[a : a + 17], y[a : a + 17], classes=[0, 1])
         ends.append(np.append(model.coef_, model.intercept_))
     assert np.abs(ends[0] - ends[1]).max() <= 1e-10 * max(1.0, np.abs(ends[0]).max())
+
+
+@pytest.mark.parametrize(("dtype", "within"), [(np.float64, 1e-9), (np.float32, 2e-3)])
+def test_thresholds_on_sparse_rows_stay_exact_over_many_steps(dtype, within):
+    """What weights have paid lies on top of them, and is taken off every 16,384 steps: the reference is the law on dense rows, in float64."""
+    r = np.random.default_rng(5)
+    X = r.standard_normal((500, 40)) * (r.random((500, 40)) < 0.1)
+    X[:, 30:] *= r.random((500, 10)) < 0.02  # columns that are hardly ever met
+    y = (X[:, :8].sum(axis=1) + 0.3 * r.standard_normal(500) > 0).astype(int)
+    X = X.astype(np.float32)
+    ends = []
+    for data in (X.astype(np.float64), sp.csr_array(X.astype(dtype))):
+        model = GDClassifier(loss="log_loss", penalty="elasticnet", alpha=2e-3, l1_ratio=0.8, max_iter=80, tol=None, lr=0.02, random_state=0, schedule="constant")
+        ends.append(model.fit(data, y).coef_[0])
+    assert np.abs(ends[0] - ends[1]).max() <= within * np.abs(ends[0]).max()
+    assert np.array_equal(ends[0] == 0, ends[1] == 0)
+    assert 0 < (ends[0] == 0).sum() < 40

@@ -90,8 +90,6 @@ class LinearEngine:
         outputs = self.problem.outputs
         typed: dict[str, tuple[tuple[int, ...], Any]] = {n: ((count,), np.float64) for n, count in (("ahead", 2), ("scale", 1), ("debt", 2))}
         typed["b"] = ((4, outputs), self._dtype)
-        if "paid" in packed.arrays:
-            typed["paid"] = ((self._features,), self._dtype)
         shape = (self._features, outputs) if self._sparse else (outputs, self._features)
         typed |= {k: (shape, self._dtype) for k in ("w", "v", "s", "a") if k == "w" or k in packed.arrays}
         owed = packed.values.get("lazy")
@@ -165,13 +163,13 @@ class LinearEngine:
         plain = not (needs.v or needs.s or needs.a)
         data, common = self._data, (*self._loss, law.row, law.names, law.varying)
         if plain and size == 1:
-            if state.lazy is not None or (state.paid is not None and not needs.threshold):  # the plan before was of another kind
+            if state.lazy is not None or (state.debt[0] and not needs.threshold):  # the plan before was of another kind
                 state.settle()
             order = self._singles(segment)
             far = self._features * self.problem.outputs * self._dtype.itemsize > PREFETCHED
-            w, l1 = (state.with_paid(), 1.0) if needs.threshold else (state.w, None)
-            return sparse.scaled(*data, order, *common, w, state.scale, state.debt, l1, state.b, law.intercept, far, losses)
-        if state.scale[0] != 1 or state.paid is not None:
+            l1 = 1.0 if needs.threshold else None
+            return sparse.scaled(*data, order, *common, state.w, state.scale, state.debt, l1, state.b, law.intercept, far, losses)
+        if state.scale[0] != 1 or state.debt[0]:
             state.settle()
         order, bounds = self._order(segment)
         why = _no_lazy_form(needs, segment)

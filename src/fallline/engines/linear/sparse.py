@@ -5,6 +5,8 @@ Weights lie feature-major, [features, outputs]: one index load serves every clas
 - *Scaled*: without registers an untouched weight only shrinks, w' = keep*w. All weights share one factor,
   w = scale * held, so that a step touches its own features alone. Soft thresholds compose by addition: with
   debt = sum of threshold/scale since the start, held' = max(0, |held| - (debt now - debt when it was last touched)).
+  What a weight has paid is kept on top of it: u = held + sign(held)*debt says both in one number, and
+  held = u - clamp(u, -debt, debt) at any later time: a row costs no memory more than without thresholds.
 - *Lazy*: with registers an untouched feature obeys a linear map of (w, v, a), the law at gradient zero. Each feature
   has a stamp, the step up to which it is current; the product of the maps since then is applied when it is touched.
   The maps are read off the law itself, so every linear rule is covered and none is named. Products over 1, 2, 4 ...
@@ -34,44 +36,62 @@ from fallline.engines.linear.scalar import (
     loss_slope,
     losses_slopes,
     prefetch,
-    toward_zero,
 )
 
-NEAR, FAR = 2, 4
-"""Rows ahead at which the weights of a row, and the row itself, are asked for: more only pushes out what is nearer."""
+NEAR, FAR, STARTS = 2, 8, 16
+"""Rows ahead at which the weights of a row, the row itself, and where it starts, are asked for."""
 LINE = np.uint64(16)
 """Numbers of a cache line, as a step between row starts."""
 BASE = 64
 """Radix of the table for constant rows; the table for varying rows, which is longer than this, has radix 2."""
-FOLDED = 1 << 18
-"""Steps after which every soft threshold is paid: what has been paid keeps its digits then, in float32 a 60th of one threshold."""
+LEAST, MOST = 1 << 14, 1 << 18
+"""After between so many steps every soft threshold is paid: a 32nd of the features, so that paying costs little beside the steps. In
+float32 a weight is exact then to a 1000th of one threshold, and to a 60th with 8 million features."""
 MAPS = 9
 """Numbers of one map: w<-w, w<-v, v<-w, v<-v, a<-w, a<-v, a<-a, threshold, s<-s."""
 
 
-def _pay(flat, first, outputs, debt):
-    """The soft thresholds that the feature whose slot begins at `first` owes, all in one; `debt` in the type of `flat`."""
-    owed = debt - flat[first + outputs]
-    for p in range(first, first + outputs):
-        flat[p] = toward_zero(flat[p], owed)
-    flat[first + outputs] = debt
+def _paid(u, debt):
+    """The weight below `u` when the thresholds so far sum up to `debt`: soft(u, debt)."""
+    return u - min(max(u, -debt), debt)
 
 
-pay = kernel(_pay, forceinline=True)
+paid = kernel(_paid, forceinline=True)
+
+
+def _atop(w, debt):
+    """A weight with what it has paid on top: `paid`'s inverse."""
+    return w + (debt if w > 0 else -debt)
+
+
+atop = kernel(_atop, forceinline=True)
 
 
 @kernel
 def fold(w, scale, debt, l1):
     """Bring every feature up to date: its debt is paid, and the factor becomes 1."""
-    f, flat, width = w.dtype.type, w.reshape(w.size), w.shape[1]
-    outputs, due = width if l1 is None else width - 1, f(debt[0])
-    for first in range(0, w.size, width):
-        if l1 is not None:
-            pay(flat, first, outputs, due)
-            flat[first + outputs] = f(0)
-        for k in range(outputs):
-            flat[first + k] *= f(scale)
+    f, flat = w.dtype.type, w.reshape(w.size)
+    due, factor = f(debt[0]), f(scale)
+    for p in range(flat.size):
+        flat[p] = (flat[p] if l1 is None else paid(flat[p], due)) * factor
     debt[0] = debt[1] = 0.0
+
+
+def _ask(data, columns_, starts, order, t, flat, outputs, far):
+    """Ask for what the next rows need; the weights too where they lie beyond the caches (`far`)."""
+    last = order.shape[0] - 1
+    prefetch(starts, order[min(t + STARTS, last)])
+    soon = int(order[min(t + FAR, last)])
+    for q in range(starts[soon], starts[soon + 1], LINE):
+        prefetch(data, q)
+        prefetch(columns_, q)
+    if far:
+        soon = int(order[min(t + NEAR, last)])
+        for q in range(starts[soon], starts[soon + 1]):
+            prefetch(flat, columns_[q] * outputs)
+
+
+ask = kernel(_ask, forceinline=True)
 
 
 @kernel
@@ -80,52 +100,53 @@ def scaled(
 ):
     """One example at a time, rules without registers. The weights are `scale[0]` * `w`, [features, outputs].
 
-    With an l1 threshold (`l1` not None) a feature's slot is [outputs + 1]: what it has paid stands behind its weights, in their
-    cache line, and it owes `debt[0]` less that, in units of `w`. `debt[1]` counts the steps since all were even.
+    With an l1 threshold (`l1` not None) what a weight has paid lies on top of it: `paid(w, debt[0])` is the weight, in units of `w`.
+    `debt[1]` counts the steps since all were even.
     """
     f = w.dtype.type
-    steps, width = order.shape[0], np.uint64(w.shape[1])
-    outputs = w.shape[1] if l1 is None else w.shape[1] - 1
+    steps, outputs = order.shape[0], w.shape[1]
+    wide, even = np.uint64(outputs), min(max(w.shape[0] // 32, LEAST), MOST)
     parameter = f(parameter)
     z, slopes = np.zeros((1, outputs), w.dtype), np.zeros((1, outputs), w.dtype)
     held, flat = scale[0], w.reshape(w.size)
-    size, keep, varies = row_size(row), row_keep(row), names.shape[0] > 0
+    size, keep, varies, clips = row_size(row), row_keep(row), names.shape[0] > 0, row[0, CLIP] < np.inf
+    of_intercept = columns(row, 1, f, False)
     for t in range(steps):
-        i, due = int(order[t]), f(debt[0])
-        soon = int(order[min(t + FAR, steps - 1)])
-        for q in range(starts[soon], starts[soon + 1], LINE):
-            prefetch(data, q)
-            prefetch(columns_, q)
-        if far:
-            soon = int(order[min(t + NEAR, steps - 1)])
-            for q in range(starts[soon], starts[soon + 1]):
-                prefetch(flat, columns_[q] * width)
+        if far:  # two calls: with `far` as a variable of its loop, a row took a fifth longer
+            ask(data, columns_, starts, order, t, flat, wide, True)
+        else:
+            ask(data, columns_, starts, order, t, flat, wide, False)
+        i = int(order[t])
         first, last = starts[i], starts[i + 1]
         if varies:
             fill(row, names, varying, t)
-            size, keep = row_size(row), row_keep(row)
+            size, keep, clips = row_size(row), row_keep(row), row[0, CLIP] < np.inf
+            of_intercept = columns(row, 1, f, False)
+        if held * keep < 1e-6 or debt[1] >= even:
+            fold(w, held, debt, l1)
+            held = 1.0
+        due = f(debt[0])
+        slope = f(0)
         if outputs == 1:
-            z0 = f(0)
+            score = f(0)
             for q in range(first, last):
-                p = columns_[q] * width
-                if l1 is not None:
-                    pay(flat, p, outputs, due)
-                z0 += flat[p] * data[q]
-            z[0, 0] = f(held) * z0 + b[0, 0]
-            loss, slopes[0, 0] = loss_slope(code, parameter, z[0, 0], target[i, 0])
+                u = flat[columns_[q]]
+                score += (u if l1 is None else paid(u, due)) * data[q]
+            score = f(held) * score + b[0, 0]
+            loss, slope = loss_slope(code, parameter, score, target[i, 0])
             if weight.shape[0] > 0:
                 loss *= weight[i]
-                slopes[0, 0] *= weight[i]
-            total = abs(z[0, 0]) + abs(slopes[0, 0])
+                slope *= weight[i]
+            slopes[0, 0] = slope
+            total = abs(score) + abs(slope)
         else:
             for k in range(outputs):
                 z[0, k] = f(0)
             for q in range(first, last):
-                p = columns_[q] * width
-                if l1 is not None:
-                    pay(flat, p, outputs, due)
+                p = columns_[q] * wide
                 for k in range(outputs):
-                    z[0, k] += flat[p + np.uint64(k)] * data[q]
+                    u = flat[p + np.uint64(k)]
+                    z[0, k] += (u if l1 is None else paid(u, due)) * data[q]
             for k in range(outputs):
                 z[0, k] = f(held) * z[0, k] + b[0, k]
             loss = losses_slopes(code, parameter, z, 0, target, i, weight[i] if weight.shape[0] > 0 else f(1), slopes)
@@ -137,30 +158,35 @@ def scaled(
             return t
         out[t] = loss
         shrunk = f(1)
-        if row[0, CLIP] < np.inf:
+        if clips:
             square = 1.0 if intercept else 0.0
             for q in range(first, last):
                 square += data[q] * data[q]
             shrunk = f(min(1.0, row[0, CLIP] / norm_of_slopes(square, slopes)))
         held *= keep
-        if held < 1e-6 or debt[1] >= FOLDED:
-            fold(w, held, debt, l1)
-            held = 1.0
+        c = f(size / held) * shrunk
         if outputs == 1:
-            c = f(size / held) * slopes[0, 0] * shrunk
+            c *= slope
             for q in range(first, last):
-                flat[columns_[q] * width] -= c * data[q]
+                p = columns_[q]
+                if l1 is None:
+                    flat[p] -= c * data[q]
+                else:
+                    flat[p] = atop(paid(flat[p], due) - c * data[q], due)
         else:
-            c = f(size / held) * shrunk
             for q in range(first, last):
-                p = columns_[q] * width
+                p = columns_[q] * wide
                 for k in range(outputs):
-                    flat[p + np.uint64(k)] -= c * data[q] * slopes[0, k]
+                    at = p + np.uint64(k)
+                    if l1 is None:
+                        flat[at] -= c * data[q] * slopes[0, k]
+                    else:
+                        flat[at] = atop(paid(flat[at], due) - c * data[q] * slopes[0, k], due)
         if l1 is not None:
             debt[0] += row[0, THRESHOLD] / held
             debt[1] += 1.0
         if intercept:
-            update_intercept(columns(row, 1, f, False), slopes, 0, shrunk, b, False, False, False, l1 is not None)
+            update_intercept(of_intercept, slopes, 0, shrunk, b, False, False, False, l1 is not None)
     scale[0] = held
     return steps
 

@@ -17,7 +17,7 @@ from fallline.history import Packed, State
 from fallline.layout import Layout
 from fallline.rows import Registers
 
-PARTS = ("w", "v", "s", "a", "b", "ahead", "scale", "paid", "debt")
+PARTS = ("w", "v", "s", "a", "b", "ahead", "scale", "debt")
 """The arrays of a `LinearState`."""
 
 
@@ -46,8 +46,8 @@ class LinearState:
         b: the intercept's registers w, v, s, a: [4, outputs].
         ahead: score of the next row and whether it holds (kernel `gram`).
         scale: the factor of all coefficients (kernel `scaled`).
-        paid: what each feature has paid of the soft thresholds so far (kernel `scaled`); None without.
-        debt: the soft thresholds so far, and the steps since all were paid.
+        debt: the soft thresholds so far, which lie on top of the coefficients that have paid them (kernel `scaled`), and the
+            steps since all were paid.
         lazy: what untouched features owe (kernel `lazy`), or None.
     """
 
@@ -62,9 +62,7 @@ class LinearState:
     ahead: np.ndarray = field(default_factory=lambda: np.zeros(2))
     scale: np.ndarray = field(default_factory=lambda: np.ones(1))
     lazy: Lazy | None = None
-    paid: np.ndarray | None = None
     debt: np.ndarray = field(default_factory=lambda: np.zeros(2))
-    slots: np.ndarray | None = None
 
     @classmethod
     def of(cls, state: State, layout: Layout, outputs: int, class_major: bool, dtype: np.dtype) -> LinearState:
@@ -85,7 +83,7 @@ class LinearState:
     def copy(self) -> LinearState:
         """An independent copy."""
         arrays = {n: None if getattr(self, n) is None else getattr(self, n).copy() for n in PARTS}
-        return replace(self, **arrays, slots=None, lazy=None if self.lazy is None else self.lazy.copy())
+        return replace(self, **arrays, lazy=None if self.lazy is None else self.lazy.copy())
 
     def pack(self) -> Packed:
         """Everything, what untouched features owe among it, as plain things."""
@@ -109,9 +107,9 @@ class LinearState:
 
     def settle(self) -> None:
         """Bring untouched features of sparse data up to date, in place."""
-        if self.paid is not None:
-            sparse.fold(self.with_paid(), self.scale[0], self.debt, 1.0)
-            self.w, self.paid, self.slots, self.scale[0] = np.ascontiguousarray(self.w), None, None, 1
+        if self.debt[0]:
+            sparse.fold(self.w, self.scale[0], self.debt, 1.0)
+            self.scale[0] = 1
         if self.scale[0] != 1:
             self.w *= self.w.dtype.type(self.scale[0])
             self.scale[0] = 1
@@ -120,18 +118,14 @@ class LinearState:
             sparse.settle(self.lazy.table, self.lazy.stamps, now, self.w, *self.present(self.lazy.needs))
             self.lazy = None
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether coefficients are not what `w` says: a factor, thresholds or steps are owed."""
+        return bool(self.scale[0] != 1 or self.debt[0]) or self.lazy is not None
+
     def reordered(self) -> None:
         """The rows to come are others than was known: the score of the next one no longer holds."""
         self.ahead[:] = 0
-
-    def with_paid(self) -> np.ndarray:
-        """The weights with what has been paid behind each feature's, [features, outputs + 1]: from now on `w` and `paid` look into it."""
-        if self.slots is None:
-            paid = 0.0 if self.paid is None else self.paid
-            self.slots = np.empty((len(self.w), self.w.shape[1] + 1), self.w.dtype)
-            self.slots[:, :-1], self.slots[:, -1] = self.w, paid
-            self.w, self.paid = self.slots[:, :-1], self.slots[:, -1]
-        return self.slots
 
     def present(self, needs: Registers) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None, float | None]:
         """v, s, a and the mark of a soft threshold, as kernels take them: None for what the rows do not need."""
@@ -150,7 +144,7 @@ class LinearState:
 
     def registers(self) -> State:
         """The registers as flat vectors, every feature up to date (a copy; this state goes on as it was)."""
-        if self.scale[0] != 1 or self.paid is not None or self.lazy is not None:
+        if self.is_behind:
             settled = self.copy()
             settled.settle()
             return settled.registers()
