@@ -130,7 +130,7 @@ def test_dates_are_exact_over_all_of_history():
 def test_what_onnx_has_no_words_for_is_refused_by_name(tmp_path: Path):
     many = pd.DataFrame({"zip": [f"z{i % 90}" for i in range(400)], "x": np.arange(400.0), "y": [i % 2 for i in range(400)]})
     run = fl.fit(many, target="y", epochs=1, progress=False, options=fl.TableOptions(types={"zip": "category"}, task="classification"))
-    with pytest.raises(fl.InvalidValue, match=r"'zip' is hashed \(hashed to 256 columns\), and ONNX has no such hash; .*--drop zip"):
+    with pytest.raises(fl.InvalidValue, match=r"'zip' is hashed \(hashed to 512 columns\), and ONNX has no such hash; .*--drop zip"):
         run.export(tmp_path / "a.onnx")
     with pytest.raises(fl.InvalidValue, match=r"'a\.bin': expected a file that ends in \.onnx"):
         run.export("a.bin")

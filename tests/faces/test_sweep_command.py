@@ -36,6 +36,16 @@ def test_the_command(run) -> None:
     assert other.code == 6 and "holds another sweep (over, rungs differ): choose another folder, or remove it" in other.err
 
 
+@pytest.mark.parametrize("words", [("compare", "--variants", "minibatch", "--seeds", 1, "--epochs", 1), ("sweep", "--lr", "0.01,0.1", "--seeds", 1, "--epochs", 1), ("find-batch-size", "--epochs", 1)])
+def test_columns_are_told_alike_everywhere(run, words: tuple[object, ...]) -> None:
+    rows = (f"s{i % 70},{'ab'[i % 2]},{'yes' if i % 7 < 3 else 'no'}" for i in range(300))
+    Path("t.csv").write_text("\n".join(("site,side,click", *rows)) + "\n")
+    done = run(words[0], "t.csv", "--target", "click", "--type", "site=hash:2^10", "--cross", "site,side", "--json", *words[1:])
+    assert done.code == 0, done.err
+    wrong = run(words[0], "t.csv", "--target", "click", "--cross", "site,sides", *words[1:])
+    assert wrong.code == 3 and "did you mean 'side'?" in wrong.err
+
+
 def test_what_a_kill_left_goes_on(run) -> None:
     assert run(*SHORT).code == 0
     lines = Path("runs/sweep-digits/runs.jsonl")

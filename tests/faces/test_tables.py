@@ -165,7 +165,7 @@ def test_svmlight_stays_sparse(tmp_path):
 
 def test_many_levels_are_hashed():
     made = fl.table({"city": [f"city {i % 120}" for i in range(400)], "y": [float(i % 13) for i in range(400)]}, target="y")
-    assert made.summary.columns[0].treatment == "hashed to 256 columns" and made.train.X.shape[1] == 256
+    assert made.summary.columns[0].treatment == "hashed to 512 columns" and made.train.X.shape[1] == 512
 
 
 def test_reading_leaves_the_source_alone(columns):

@@ -100,7 +100,7 @@ def _rates(sizes: Any, rate: Any, smooth: Any, knee: int | None, chosen: int, ac
         rule_x(float(chosen), f"chosen: {chosen} rows", color=GREEN, dash=(1, 0), width=2),
     ]  # fmt: skip
     if knee is not None and knee != chosen:
-        layers += [rule_x(float(knee), f"knee: {knee} rows", color=ORANGE), label_x(float(knee), "knee", align=_side(float(knee), x), color=ORANGE)]
+        layers += [rule_x(float(knee), f"knee: {knee} rows", color=ORANGE), label_x(float(knee), "knee", align=_side(float(knee), x), color=ORANGE, above=True)]
     return _panel(layers, 130)
 
 

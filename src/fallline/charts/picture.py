@@ -109,12 +109,10 @@ class Picture:
         return re.sub(r'^<svg xmlns="[^"]*" xmlns:xlink="[^"]*"', f"<svg {size}", _slim(_tooltips(_own_ids(drawn))), count=1)
 
     def figure(self) -> str:
-        """An HTML `<figure>`: title, drawing, caption."""
+        """An HTML `<figure>`: title, where there is one, drawing, caption."""
+        title = f'<figcaption style="font-weight:600;margin-bottom:.4em">{escape(self.title)}</figcaption>' if self.title else ""
         caption = f'<p class="caption" style="opacity:.75;font-size:.85em;margin:.3em 0 0">{escape(self.caption)}</p>' if self.caption else ""
-        return (
-            f'<figure style="margin:0;max-width:{self.width * 3 // 2}px"><figcaption style="font-weight:600;margin-bottom:.4em">'
-            f"{escape(self.title)}</figcaption>{self.inline_svg()}{caption}</figure>"
-        )
+        return f'<figure style="margin:0;max-width:{self.width * 3 // 2}px">{title}{self.inline_svg()}{caption}</figure>'
 
     def save(self, path: str | Path) -> Path:
         """Write the picture to a `.svg`, `.png` or self-contained `.html` file and return its path."""

@@ -26,6 +26,9 @@ SHADES = ("#08306b", "#2b6cb0", "#6fa8dc", "#bcd7f0", "#eef4fb")
 """From the best score to the worst."""
 DARK = "#10131a"
 """Letters on light shades; not INK, which a dark page turns light while the shades stay."""
+FEW = 12
+"""Up to so many columns, each is labelled with its own value."""
+VALUE_LABEL = "abs(datum.value) >= 1e3 ? format(datum.value, '.3~s') : format(datum.value, '.2~g')"
 WORST = 0.9
 """Colours end at this share of the ranked scores: what is worse has the last colour, so that the good ones can be told apart."""
 
@@ -75,8 +78,7 @@ def heat_map(
     low, high = _bounds(columns, logarithmic)
     order = np.searchsorted(columns, at)
     left, right, finite, shade = low[order], high[order], np.isfinite(values), _shades(values, lower)
-    xs = quantity("x", names[0], **log_scale(logarithmic, columns))
-    xs["scale"] = {**xs.get("scale", {}), "domain": [float(low.min()), float(high.max())]}
+    xs = _across(names[0], columns, logarithmic, (float(low.min()), float(high.max())))
     ys = {"field": "y", "type": "nominal", "sort": bands, "axis": {"title": names[1], "grid": False, "labelLimit": 160}}
     cell = {"x": xs, "x2": {"field": "x2"}, "y": ys}
     words = [short(v, 2) if ok else "diverged" for v, ok in zip(values, finite, strict=True)]
@@ -140,6 +142,13 @@ def curve(
         layers += [rule_x(one.predicted, "predicted edge", color=RED, dash=DASHES[1])] if one.predicted else []
     lost = "crosses: diverged in some seed" if not finite.all() else ""
     return Picture(title or f"{what} by {name}", {"layer": layers}, sentence("ring: the best" if best is not None else "", *_told(given, drawn, "red line", "dashed red"), lost, caption))
+
+
+def _across(name: str, columns: np.ndarray, logarithmic: bool, ends: tuple[float, float]) -> dict:
+    """The axis under the columns: their own values where they are few, else round numbers."""
+    axis = log_scale(logarithmic, columns)
+    own = {"values": columns.tolist(), "labelExpr": VALUE_LABEL} if len(columns) <= FEW else {}
+    return quantity("x", name, **{**axis, "scale": {**axis.get("scale", {}), "domain": list(ends)}, "axis": {**axis.get("axis", {}), **own}})
 
 
 def _bounds(columns: np.ndarray, logarithmic: bool) -> tuple[np.ndarray, np.ndarray]:

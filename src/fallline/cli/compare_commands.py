@@ -6,14 +6,26 @@ from typing import Annotated, Any
 
 import typer
 
+from fallline.cli.flags import (
+    FILES,
+    Cross,
+    Device,
+    Drop,
+    Epochs,
+    Json,
+    LossFlag,
+    ModelFlag,
+    Only,
+    TargetFlag,
+    Type,
+)
 from fallline.errors import InvalidValue
 from fallline.model_spec import ModelSpec, model_spec
 
 VARIANT_NAMES = "batch, sgd, minibatch, momentum, nesterov, step-decay, exponential, linear, cosine, warmup-cosine, one-cycle, adam, adamw, nadam, rmsprop, adagrad, schedule-free"
 """As in `contenders.VARIANTS`, which would load the engines only to print a help; a test holds the two together."""
 
-Data = Annotated[str, typer.Argument(help="A file, a built-in set (digits, breast-cancer, diabetes, fashion-mnist), or ravine or rosenbrock: a function to look at.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
+Data = Annotated[str, typer.Argument(help=f"{FILES}; or ravine or rosenbrock: a function to look at.")]
 
 
 def read_model(words: str) -> ModelSpec:
@@ -30,17 +42,18 @@ def register(app: typer.Typer, codes: str) -> None:
     @app.command(epilog=codes)
     def compare(
         data: Data,
-        target: Annotated[str | None, typer.Option("--target", help="The column to predict.")] = None,
+        target: TargetFlag = None,
         variants: Annotated[str, typer.Option(help=f"Names with commas between: {VARIANT_NAMES}.")] = "batch,sgd,minibatch,momentum,nesterov",
-        epochs: Annotated[float, typer.Option(help="Passes over the training rows.")] = 20,
+        epochs: Epochs = 20,
         seeds: Annotated[int, typer.Option(help="Runs of each variant.")] = 5,
         batch_size: Annotated[int, typer.Option(help="Rows of a mini-batch.")] = 32,
-        model: Annotated[str, typer.Option("--model", help="linear, mlp:256,128 (hidden layers), or package.module:factory.")] = "linear",
-        device: Annotated[str | None, typer.Option(help="Where a network is: cpu, cuda, cuda:0, mps. Left out, the CPU.")] = None,
-        loss: Annotated[str | None, typer.Option("--loss", help="least_squares, logistic, softmax, huber, hinge, squared_hinge, modified_huber, perceptron, poisson, quantile, [squared_]epsilon_insensitive.")] = None,
-        drop: Annotated[str, typer.Option(help="Columns to leave out: A,B.")] = "",
-        only: Annotated[str, typer.Option(help="The only columns to learn from: A,B.")] = "",
-        type: Annotated[list[str] | None, typer.Option(help="COL=text|number|category|date; may be repeated.")] = None,
+        model: ModelFlag = "linear",
+        device: Device = None,
+        loss: LossFlag = None,
+        drop: Drop = "",
+        only: Only = "",
+        type: Type = None,
+        cross: Cross = None,
         seed: Annotated[int, typer.Option(help="Of the split, and the first of the seeds.")] = 0,
         lr: Annotated[float | None, typer.Option(help="Of ravine and rosenbrock; found by each variant elsewhere.")] = None,
         momentum: Annotated[float | None, typer.Option(help="Of ravine and rosenbrock; 0.9 where left out.")] = None,
@@ -55,7 +68,7 @@ def register(app: typer.Typer, codes: str) -> None:
         if data in work.LANDSCAPES:
             return work.landscape(data, work.Look(lr, momentum, noise, steps), out, json)
         work.only_for_landscapes(data, {"--lr": lr, "--momentum": momentum, "--noise": noise, "--steps": steps})
-        work.compare(work.Asked(data, target, variants, epochs, seeds, batch_size, loss, seed, out, read_model(model), device), (drop, only, type), json)
+        work.compare(work.Asked(data, target, variants, epochs, seeds, batch_size, loss, seed, out, read_model(model), device), work.Columns(drop, only, type, cross), json)
 
     @app.command(epilog=codes)
     def runs(

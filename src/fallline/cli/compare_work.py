@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fallline import fitting, problems, rules, tables
-from fallline.cli.work import _document, _list, _say, choices, table_options
+from fallline.cli.work import Columns, _document, _list, _say, choices
 from fallline.comparing import compare as compare_variants
 from fallline.comparing import contenders, folders
 from fallline.comparing.comparison import Comparison, lowest_point
@@ -98,7 +98,7 @@ def only_for_landscapes(data: str, given: dict[str, Any]) -> None:
 # ----------------------------------------------------------------------------------------------------- data
 
 
-def compare(asked: Asked, columns: tuple[str, str, Any], json: bool) -> None:
+def compare(asked: Asked, columns: Columns, json: bool) -> None:
     """`fallline compare DATA`."""
     names = _list(asked.variants)
     for name in names:  # before anything is read
@@ -108,8 +108,7 @@ def compare(asked: Asked, columns: tuple[str, str, Any], json: bool) -> None:
         raise InvalidValue(f"--variants {asked.variants}: a name stands there twice")
     path = _page(asked.out, f"{Path(asked.data).stem}-compared")
     told = choices(asked.epochs, str(asked.batch_size), None, "constant", asked.loss, None, None, asked.seed, asked.model, asked.device)
-    drop, only, types = columns
-    options = table_options(drop, only, types, "0.15", "0", None, None, None, None, False, None, asked.seed)
+    options = columns.options("0.15", asked.seed)
     made = tables.table(asked.data, target=asked.target, options=options)
     problem, valid, network = fitting.table_problem(made, fitting.table_rows(made, told), told)
     _say(made.summary.text(), json)

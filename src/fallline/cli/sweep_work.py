@@ -12,7 +12,7 @@ from fallline import fitting, tables
 from fallline.batches import Batches
 from fallline.cli import compare_commands
 from fallline.cli.compare_work import _command, _now, screen
-from fallline.cli.work import OPTIMIZERS, _document, _free, _list, _say, choices, table_options
+from fallline.cli.work import OPTIMIZERS, Columns, _document, _free, _list, _say, choices
 from fallline.errors import InvalidValue, RunExists, UnknownName
 from fallline.plan import Plan
 from fallline.rules import auto
@@ -47,12 +47,11 @@ class Asked:
     device: str | None
 
 
-def sweep(asked: Asked, columns: tuple[str, str, Any], json: bool) -> None:
+def sweep(asked: Asked, columns: Columns, json: bool) -> None:
     """`fallline sweep DATA`."""
     over = _over(asked)
     told = choices(asked.epochs, "auto", None, "constant", asked.loss, None, None, asked.seed, compare_commands.read_model(asked.model), asked.device)
-    drop, only, types = columns
-    options = table_options(drop, only, types, asked.valid, "0", None, None, None, None, False, None, asked.seed)
+    options = columns.options(asked.valid, asked.seed)
     made = tables.table(asked.data, target=asked.target, options=options)
     problem, valid, network = fitting.table_problem(made, fitting.table_rows(made, told), told)
     _say(made.summary.text(), json)

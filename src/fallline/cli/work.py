@@ -47,6 +47,20 @@ class Place:
     overwrite: bool
 
 
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a table are learnt from, and as what: --drop, --only, --type, --cross."""
+
+    drop: str
+    only: str
+    types: Sequence[str] | None
+    cross: Sequence[str] | None
+
+    def options(self, valid: str, seed: int) -> tables.TableOptions:
+        """A table's options, with this share of the rows held out and none to test on."""
+        return table_options(self.drop, self.only, self.types, valid, "0", None, None, None, None, False, None, seed, cross=self.cross)
+
+
 def _list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def sweep_page(found: Any, path: str | os.PathLike, *, data: str = "", command: 
     several = any(len(values) > 1 for values in found.over.values())
     head = f"{data + ': ' if data else ''}{len(found.cells)} combinations, {len(found.runs)} runs"
     parts = [
-        section("result", "The result", "", drawing(found.plot) if several else missing("One combination only: nothing to draw along.")),
+        section("result", "The result", "", drawing(lambda: replace(found.plot(), title="")) if several else missing("One combination only: nothing to draw along.")),
         section("table", "The combinations", _how(found), _table(found)),
         section("edges", "The edge of stability", EDGE, _edges(found)) if found.edges else "",
         section("settings", "What all runs share", "", f"<pre>{text(found.plan.explain() if not found.plan.lr_is_auto else repr(found.plan))}</pre>"),

@@ -13,8 +13,8 @@ from fallline.tables.text import grams, hashed
 
 LEVELS = 64
 """More levels than this are hashed."""
-HASHED = 256
-"""Columns of a hashed category."""
+ROOM, FEWEST, MOST = 4, 1 << 8, 1 << 18
+"""A hashed category gets the power of two from `ROOM` columns a level on, within these ends: one level in five shares its column then."""
 NAMED, NAMED_BYTES, TOGETHER = 20_000, 1 << 20, 3
 """Levels of a hashed category up to which their names are kept, the letters of all of them, and how many a column's name shows."""
 WORDS = 1 << 14
@@ -139,8 +139,17 @@ def of_levels(name: str, levels: Sequence[str], marks: bool, width: int = 0) -> 
     """The encoder of a category with these levels in its training rows; those of a hashed one are kept for its columns' names alone."""
     if width or len(levels) > LEVELS:
         kept = tuple(sorted(levels)) if len(levels) <= NAMED and sum(map(len, levels)) <= NAMED_BYTES else ()
-        return Column(name, "category", np.empty(0), kept, marks, width or HASHED)
+        return Column(name, "category", np.empty(0), kept, marks, width or width_for(len(levels)))
     return Column(name, "category", np.empty(0), tuple(sorted(levels)), marks)
+
+
+def width_for(levels: int) -> int:
+    """Columns to which so many levels are hashed.
+
+    >>> width_for(65), width_for(400), width_for(10**6)
+    (512, 2048, 262144)
+    """
+    return min(max(1 << (ROOM * levels - 1).bit_length(), FEWEST), MOST)
 
 
 def mean_and_deviation(values: np.ndarray) -> tuple[float, float]:

@@ -71,14 +71,15 @@ def quickest(sizes: Sequence[int], law: BatchLaw, price: Price) -> int:
     return smallest_good({size: _rows_needed(law, size) * price.row(size) for size in sizes})
 
 
-def unmeasured(size: int, sizes: Sequence[int], law: BatchLaw, price: Price) -> str:
-    """Without timings: why this size, by the work that is predicted for each."""
+def reason(size: int, sizes: Sequence[int], law: BatchLaw, price: Price) -> str:
+    """Why this size, by the time that is predicted for each: from timings, or by their work where there are none."""
     seconds = {s: _rows_needed(law, s) * price.row(s) for s in sizes}
+    by = "by the work of a row, without timings," if price.rate is None else "by these rates"
     if len(seconds) == 1:
         return "there was no other size to choose"
-    if max(seconds.values()) - min(seconds.values()) <= IDLE:
-        return f"by their work the sizes up to {max(seconds):,} need the same time within {IDLE:g} s, so the smallest, which makes the most updates"
-    return f"by its work, without timings, it needs {share(seconds[size] / min(seconds.values()))} of the least time of the sizes up to {max(seconds):,}"
+    if size == min(seconds) and max(seconds.values()) - min(seconds.values()) <= IDLE:
+        return f"{by} the sizes up to {max(seconds):,} need the same time within {IDLE:g} s, so the smallest, which makes the most updates"
+    return f"{by} it needs {share(seconds[size] / min(seconds.values()))} of the least time of the sizes up to {max(seconds):,}"
 
 
 def _rows_needed(law: BatchLaw, size: int) -> float:

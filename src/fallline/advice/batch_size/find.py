@@ -30,7 +30,7 @@ from fallline.advice.batch_size.choice import (
     doubling,
     faster,
     quickest,
-    unmeasured,
+    reason,
     verdict,
     whole_way,
 )
@@ -235,8 +235,8 @@ class _Search:
         resized = {s: given if s == own else given.with_batch_size(_batches(given, s)) for s in shown}
         rates = () if given.lr_is_auto else tuple(peak(resized[s]) for s in shown)
         told = verdict(size, e.law, e.interval, e.moments, e.price.rate, e.capacity, e.branches, moved)
-        if e.price.rate is None:
-            told = f"{told}; {unmeasured(size, shown, e.law, e.price)}"
+        if not moved:
+            told = f"{told}; {reason(size, shown, e.law, e.price)}"
         share = self.rows / (given.steps * own)
         return FoundBatchSize(
             size, resized[size], told, e.capacity, e.price.rate, e.moments, e.law, e.interval, e.begin, e.branches, tuple(self.warnings),
