@@ -126,6 +126,7 @@ def picture(worth: dict[str, Any], names: list[str]) -> Any:
         kind, label = _kind(method)
         if label is not None:
             points.append({"x": max(v["cost"], 0.02), "y": max(v["mean"], 1e-3), "text": label, "kind": kind})
+    _apart(points)
     kinds = ["find_lr", "sweeps", "constants", "full runs"]
     color = {"field": "kind", "type": "nominal", "scale": {"domain": kinds, "range": [BLUE, ORANGE, GREY, RED]}, "legend": {"columns": 4}}
     log: Callable[..., dict] = lambda field, title, ticks: quantity(field, title, scale={"type": "log"}, axis={"values": ticks})
@@ -133,10 +134,19 @@ def picture(worth: dict[str, Any], names: list[str]) -> Any:
     layers = [
         {"transform": [{"filter": "datum.kind == 'find_lr'"}], "mark": {"type": "line", "color": BLUE}, "encoding": {"x": xs, "y": ys}},
         {"mark": {"type": "point", "filled": True, "size": 70, "opacity": 1}, "encoding": {"x": xs, "y": ys, "color": color}},
-        {"mark": {"type": "text", "align": "left", "dx": 7, "fontSize": 10}, "encoding": {"x": xs, "y": ys, "text": {"field": "text"}}},
+        {"mark": {"type": "text", "align": "left", "dx": 7, "fontSize": 10}, "encoding": {"x": xs, "y": {**ys, "field": "label"}, "text": {"field": "text"}}},
     ]
     title = f"Regret against cost over {len(names)} cells: a sweep of 100 updates does not know how long the run is"
     return Picture(title, {"data": {"values": points}, "layer": layers}, "Cost 0 (constants) stands at 0.02.", width=620, height=360)
+
+
+def _apart(points: list[dict[str, Any]], least: float = 1.17) -> None:
+    """The height of each point's words: its own, or where those of a neighbour would lie over them, a line's height (a factor of y) below."""
+    below: list[dict[str, Any]] = []
+    for point in sorted(points, key=lambda p: -p["y"]):
+        lowest = min((p["label"] for p in below if max(p["x"] / point["x"], point["x"] / p["x"]) < 1.5), default=math.inf)
+        point["label"] = min(point["y"], lowest / least)
+        below.append(point)
 
 
 def _kind(method: str) -> tuple[str, str | None]:
