@@ -171,4 +171,4 @@ def begun(problem: Any, start: Any) -> tuple[Any, Any]:
 
 def rows_read(plan: Plan, updates: np.ndarray) -> np.ndarray:
     """Rows read in all after so many updates; a function without data counts its updates."""
-    return updates if plan.rows is None else plan._stream.position(updates)
+    return updates if plan.rows is None else plan.visits.position(updates)

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fallline import rows as row_machine
-from fallline.batches import Batches, Blocks, Buffer, Shuffled
+from fallline.batches import Batches
 from fallline.errors import FalllineError, InvalidValue, PlanEnded, PlanMismatch
 from fallline.layout import Layout
 from fallline.lengths import Clock
 from fallline.plan.check import checked_batches, checked_optimizer, checked_rows, checked_steps, checked_whole
-from fallline.plan.segment import Segment, Stream
+from fallline.plan.segment import Segment
+from fallline.plan.visits import Visits
 from fallline.rows import Rows
 from fallline.rules import Group, auto, resolve_groups, rule_from_json
 from fallline.schedules import Schedule, Times, curve_of, schedule
-from fallline.shuffle import index_dtype
 
 if TYPE_CHECKING:
     from fallline.plan.sampler import PlanSampler
@@ -64,7 +64,7 @@ class Plan:
     optimizer: Any
     seed: int
     notes: tuple[str, ...] = field(compare=False)
-    _orders: dict[int, np.ndarray] = field(compare=False)
+    _visits: Visits | None = field(compare=False)
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class Plan:
         self._set("optimizer", checked_optimizer(optimizer))
         self._set("seed", checked_whole("seed", seed, 0))
         self._set("notes", ())
-        self._set("_orders", {})
+        self._set("_visits", None)
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -102,9 +102,6 @@ class Plan:
         length = f"epochs={self.steps // per}" if per and self.steps % per == 0 else f"steps={self.steps}"
         rows = "" if self.rows is None else f"rows={self.rows}, "
         return f"Plan({rows}{length}, batch_size={self.batch_size!r}, optimizer={self.optimizer!r}, seed={self.seed})"
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_orders": {}}
 
     # ----------------------------------------------------------------------------------------------- time
 
@@ -157,11 +154,11 @@ class Plan:
         batches = self.batch_size
         if self.rows is None or batches.is_full:
             return Segment(start, stop, rows, group_of, None, None, None, batches.chunk, None, self.seed, self._frozen_until(layout))
-        size = self._stream.batch
-        indices = self._rows_of(start, stop)  # before what follows, or the cache would drop this epoch's order
-        following = int(self._rows_of(stop, stop + 1)[0]) if size == 1 else None  # past the end too: a longer plan goes on there
-        frozen = self._frozen_until(layout)
-        return Segment(start, stop, rows, group_of, indices, size, following, batches.chunk, self._stream, self.seed, frozen, self._buffers_of(start, stop))
+        visits, frozen = self.visits, self._frozen_until(layout)
+        size = visits.stream.batch
+        indices = visits.between(start, stop)  # before what follows, or the cache would drop this epoch's order
+        following = int(visits.between(stop, stop + 1)[0]) if size == 1 else None  # past the end too: a longer plan goes on there
+        return Segment(start, stop, rows, group_of, indices, size, following, batches.chunk, visits.stream, self.seed, frozen, visits.buffers(start, stop))
 
     def _frozen_until(self, layout: Layout) -> tuple[int, ...]:
         """By group, the update before which it stands still; empty where no group is ever frozen."""
@@ -175,7 +172,7 @@ class Plan:
         self._know_rows("batches")
         self._inside(start, max(start, self.steps))
         for t in range(start, self.steps):
-            yield np.arange(self.rows or 0) if self.batch_size.is_full else self._rows_of(t, t + 1).copy()
+            yield np.arange(self.rows or 0) if self.batch_size.is_full else self.visits.between(t, t + 1).copy()
 
     def sampler(self, rank: int = 0, world: int = 1, start: int = 0) -> PlanSampler:
         """A batch sampler for `torch.utils.data.DataLoader(data, batch_sampler=...)`: one epoch per iteration.
@@ -190,68 +187,19 @@ class Plan:
         return PlanSampler(self, rank, world, start)
 
     @property
-    def _stream(self) -> Stream:
-        n, per = self.rows or 0, self.steps_per_epoch or 1
-        size = self.batch_size.size or n
-        return Stream(min(n, per * size), size, per)
-
-    @property
-    def _smallest_batch(self) -> int:
-        stream = self._stream
-        return stream.rows - (stream.per_epoch - 1) * stream.batch
-
-    def _rows_of(self, start: int, stop: int) -> np.ndarray:
-        """Data rows of updates start .. stop-1, end to end; a view where they lie in one epoch."""
-        stream = self._stream
-        a, b = stream.position(start), stream.position(stop)
-        first, last = a // stream.rows, -(-b // stream.rows)
-        if last - first <= 1 and not hasattr(self.batch_size.order, "part"):
-            return self._order(first)[a - first * stream.rows : b - first * stream.rows]
-        order, out = self.batch_size.order, np.empty(b - a, index_dtype(self.rows or 0))
-        for epoch in range(first, last):
-            base = epoch * stream.rows
-            there = slice(max(a - base, 0), min(b - base, stream.rows))
-            place = out[base + there.start - a : base + there.stop - a]
-            if hasattr(order, "part"):
-                place[:] = order.part(self.rows or 0, self.seed, epoch, there.start, there.stop)
-                continue
-            if place.size == self.rows and epoch not in self._orders and isinstance(order, Shuffled):
-                order.indices(self.rows or 0, self.seed, epoch, place)  # where it is needed: no copy, a nanosecond a row
-            else:
-                place[:] = self._order(epoch)[there]
-        return out
-
-    def _buffers_of(self, start: int, stop: int) -> tuple[Buffer, ...]:
-        """The buffers that updates start .. stop-1 read, and the one that follows, counted from update start's first entry; see `Blocks`."""
-        order, stream = self.batch_size.order, self._stream
-        if not isinstance(order, Blocks):
-            return ()
-        out: list[Buffer] = []
-        a, b = stream.position(start), stream.position(stop)
-        for epoch in (*range(a // stream.rows, -(-b // stream.rows)), -(-b // stream.rows)):
-            base = epoch * stream.rows
-            for buffer in order.buffers(self.rows or 0, self.seed, epoch, max(a - base, 0), stream.rows):
-                out.append(Buffer(buffer.start + base - a, buffer.stop + base - a, buffer.spans))
-                if out[-1].start + a >= b:
-                    return tuple(out)
-        return tuple(out)
-
-    def _order(self, epoch: int) -> np.ndarray:
-        """The order of rows in an epoch; two epochs are kept, so that short segments cost no shuffle."""
-        order = self._orders.get(epoch)
-        if order is None:
-            order = self.batch_size.order.indices(self.rows or 0, self.seed, epoch)
-            for old in list(self._orders)[:-1]:
-                self._orders.pop(old, None)
-            self._orders[epoch] = order
-        return order
+    def visits(self) -> Visits:
+        """Which rows each update reads, of a plan that knows its rows."""
+        self._know_rows("the visits")
+        if self._visits is None:
+            self._set("_visits", Visits(self.rows or 0, self.batch_size, self.seed))
+        return self._visits  # type: ignore[return-value]
 
     def sharing_orders(self, other: Plan) -> Plan:
-        """This plan with the other's cache of orders, where both visit the same rows in the same order; else this plan itself."""
+        """This plan with the other's orders of rows, where both visit the same rows in the same order; else this plan itself."""
         if any(getattr(self, name) != getattr(other, name) for name in ("rows", "batch_size", "seed")) or self is other:
             return self
         plan = self._with()
-        plan._set("_orders", other._orders)
+        plan._set("_visits", None if other.rows is None else other.visits)
         return plan
 
     def _inside(self, start: int, stop: int) -> None:

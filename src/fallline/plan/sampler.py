@@ -27,7 +27,7 @@ class PlanSampler:
             raise InvalidValue(f"rank={rank}, world={world}: expected 0 <= rank < world")
         if not 0 <= start <= plan.steps:
             raise PlanEnded(f"start={start}: expected an update between 0 and {plan.steps}")
-        smallest = plan._smallest_batch
+        smallest = plan.visits.smallest
         if smallest < world:
             raise InvalidValue(
                 f"the smallest batch has {smallest} rows for {world} processes: expected at least one row each; "
@@ -39,7 +39,7 @@ class PlanSampler:
     @property
     def batch_size(self) -> int:
         """Rows of this rank's share of a full batch."""
-        m = self.plan._stream.batch
+        m = self.plan.visits.stream.batch
         return m * (self.rank + 1) // self.world - m * self.rank // self.world
 
     @property
@@ -67,7 +67,7 @@ class PlanSampler:
 
     def _share(self, t: int) -> list[int]:
         plan = self.plan
-        rows = np.arange(plan.rows or 0) if plan.batch_size.is_full else plan._rows_of(t, t + 1)
+        rows = np.arange(plan.rows or 0) if plan.batch_size.is_full else plan.visits.between(t, t + 1)
         m = len(rows)
         return rows[m * self.rank // self.world : m * (self.rank + 1) // self.world].tolist()
 

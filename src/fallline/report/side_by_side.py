@@ -127,7 +127,7 @@ def lanes(runs: Mapping[str, Any], measure: str) -> list[Lane]:
         updates = np.array([e["step"] for e in entries], np.int64)
         value = np.array([float(e[measure]) for e in entries])
         value = np.where(np.isfinite(value), value, np.inf)
-        read = updates if run.plan.rows is None else run.plan._stream.position(updates)
+        read = updates if run.plan.rows is None else run.plan.visits.position(updates)
         seconds = np.array([float(e.get("seconds") or 0.0) for e in entries])
         gone = int(run.outcome.name == "Diverged")
         if gone and len(value) > 1:
