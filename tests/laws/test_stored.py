@@ -217,6 +217,23 @@ def test_a_window_lets_go_of_what_is_not_in_use(tmp_path: Path):
     assert resident("X.npy") < each / 4
 
 
+def test_the_system_is_asked_for_more_than_is_waited_for_and_for_nothing_twice(tmp_path: Path, monkeypatch):
+    from fallline.problems import window
+
+    np.save(tmp_path / "X.npy", np.ones((4000, 16)))
+    np.save(tmp_path / "y.npy", np.ones(4000))
+    seen: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(Mapped, "ask", lambda self, a, b: seen.append(("ask", self.array.ndim, a)))
+    monkeypatch.setattr(Mapped, "read", lambda self, a, b: seen.append(("read", self.array.ndim, a)))
+    spans = np.array([[a, a + 100] for a in (900, 100, 3000, 0, 2000, 1500, 500, 3900)])
+    Window((Mapped(tmp_path / "X.npy"), Mapped(tmp_path / "y.npy"))).enter(spans, None)
+    order = [(n, a) for a, _ in spans.tolist() for n in (2, 1)]
+    for what in ("ask", "read"):
+        assert [(n, a) for w, n, a in seen if w == what] == order
+    ahead = [sum(w == "ask" for w, _, _ in seen[:i]) - sum(w == "read" for w, _, _ in seen[:i]) for i, s in enumerate(seen) if s[0] == "read"]
+    assert ahead[0] == window.AHEAD + 1 and ahead[-1] == 1
+
+
 def resident(name: str) -> int:
     """Bytes of a mapped file that are in this process's memory."""
     total, here = 0, False
