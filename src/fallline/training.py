@@ -15,7 +15,7 @@ from fallline.history import History, Outcome
 from fallline.interrupts import Interrupt, Leaving, ended_by, interactive, watched
 from fallline.judges import EarlyStop, Explosion, Judge
 from fallline.lengths import Length, epochs, steps
-from fallline.loop import Log, Loop, Task, checked_plans
+from fallline.loop import Loop
 from fallline.metrics import Metric, metric
 from fallline.plan import Plan
 from fallline.progress import progress_for
@@ -23,6 +23,7 @@ from fallline.runs import Run
 from fallline.runs.keeper import Snapshot, differing
 from fallline.runs.live import LiveFolder, Save
 from fallline.runs.resuming import continued
+from fallline.task import Log, Task, checked_plans
 
 EPOCH = epochs(1)
 
