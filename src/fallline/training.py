@@ -88,6 +88,8 @@ def train(
     """
     if resume and save is None:
         raise InvalidValue("resume=True without save=: give the folder of the run that is to go on")
+    if engine is not None and not hasattr(engine, "advance"):
+        raise InvalidValue(f"engine={engine!r}: expected an engine, such as fallline.engines.reference.ReferenceEngine(problem); left out, the fastest is taken")
     plans = checked_plans(plan)
     _belongs(plans[0][1], problem)
     engine, given = engine or choose(problem), engine is not None

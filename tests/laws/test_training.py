@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 
 from fallline import loop
 from fallline.batches import Batches
 from fallline.engines.reference import ReferenceEngine
-from fallline.errors import Diverged
+from fallline.errors import Diverged, InvalidValue
 from fallline.history import State
 from fallline.judges import EarlyStop, Explosion, Go, Stop, TimeBudget, View
 from fallline.lengths import Clock, epochs, fraction, steps
@@ -284,3 +285,25 @@ def test_one_pass_measures_what_predictions_give(make: Any):
     for name, value in zip(names, values, strict=True):
         truth, guess = (np.arange(90) % 3 if make is softmax else (y == "yes").astype(int), problem.predict_proba(weights, X)) if name == "log_loss" else (y, problem.predict(weights, X))
         np.testing.assert_allclose(value, METRICS[name](truth, guess), rtol=1e-12)
+
+
+@pytest.mark.parametrize("rule", [SGD(0.05), SGD(0.05, momentum=0.9, weight_decay=0.01), SGD(0.05, momentum=0.9, nesterov=True), SGD(0.05, l1=0.002), SGD(0.05, average=0.1)], ids=repr)
+@pytest.mark.parametrize("sizes", [(1, 8, None), (8, 1, 8), (None, 1, 4)], ids=str)
+def test_batches_may_change_their_size_on_the_way_on_sparse_rows_too(rule: Any, sizes: tuple[int | None, ...]):
+    """What one size leaves owing (decay, thresholds, momentum of features not seen) is settled where another one begins."""
+    draw = np.random.default_rng(0)
+    X = draw.normal(size=(90, 30)) * (draw.random((90, 30)) < 0.15)
+    y = np.where(X[:, :5].sum(axis=1) + 0.3 * draw.normal(size=90) > 0, 1.0, 0.0)
+    journal = [(50 * k, Plan(rows=90, steps=160, batch_size=size or Batches.full(), optimizer=rule, seed=1)) for k, size in enumerate(sizes)]
+    ends = []
+    for rows, engine in ((sparse.csr_array(X), None), (X, None), (X, ReferenceEngine)):
+        problem = logistic(rows, y)
+        run = train(problem, journal, engine=None if engine is None else engine(problem), progress=False)
+        ends.append(np.concatenate([np.ravel(w) for w in (run.averaged or run.weights).values()]))
+    assert max(np.abs(end - ends[0]).max() for end in ends[1:]) < 1e-13
+
+
+def test_an_engine_is_no_word():
+    problem = quadratic([1.0])
+    with pytest.raises(InvalidValue, match=r"engine='reference': expected an engine, such as fallline.engines.reference.ReferenceEngine\(problem\); left out, the fastest is taken"):
+        train(problem, Plan(problem, steps=2, optimizer=SGD(0.1)), engine="reference", progress=False)  # type: ignore[arg-type]
