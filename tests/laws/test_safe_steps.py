@@ -8,12 +8,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import fallline as fl
+from fallline.compiled import kernel
 from fallline.engines.linear import flow, safe_kernels
 from fallline.engines.linear.safe_plain import Plain
+from fallline.engines.linear.scalar import loss_slope
 from fallline.problems.losses import NAMES, SOFTMAX, Loss
 
-SMALL = [name for name in NAMES if Loss(name).code in flow.KNOWN]
-CLASSES = ("logistic", "hinge", "squared_hinge")
+SMALL = [name for name in NAMES if name != "softmax"]
+CLASSES = [name for name in SMALL if Loss(name).classifies]
+BENT = ("huber", "modified_huber")
+"""Losses with a corner in their slope on the way, which small steps see late."""
 
 
 def rows(seed: int, loss: str, n: int = 40, d: int = 4, classes: int = 3):
@@ -35,14 +39,14 @@ def made(loss: str, d: int = 4, **more):
 
 @pytest.mark.parametrize("loss", [*SMALL, "softmax"])
 @settings(max_examples=4)
-@given(seed=st.integers(0, 10**6), rate=st.sampled_from([0.3, 1.0, 4.0]))
-def test_the_kernels_equal_the_law_as_numpy_has_it(loss, seed, rate):
+@given(seed=st.integers(0, 10**6), rate=st.sampled_from([0.3, 1.0, 4.0]), penalty=st.sampled_from([(0.0, 0.0), (0.02, 0.0), (0.0, 0.01), (0.02, 0.01)]))
+def test_the_kernels_equal_the_law_as_numpy_has_it(loss, seed, rate, penalty):
     X, y = rows(seed, loss, n=14)
     X[3, 1] = X[7, 1] = X[0, 2] = np.nan
-    near = 1e-4 if loss == "huber" else 1e-6  # small steps see its corner late
+    near = 1e-4 if loss in BENT else 1e-6
     weight = np.random.default_rng(seed).uniform(0.2, 3, len(X))
     weight[5] = 0
-    plain, model = Plain(Loss(loss), 4, 3 if loss == "softmax" else 1, rate), made(loss, rate=rate)
+    plain, model = Plain(Loss(loss), 4, 3 if loss == "softmax" else 1, rate, *penalty), made(loss, rate=rate, weight_decay=penalty[0], l1=penalty[1])
     for i in range(len(X)):
         assert model.learn(X[i], y[i], weight=weight[i]) == pytest.approx(plain.learn(X[i], y[i], weight[i]), rel=near, abs=1e-9)
     close = {"rtol": near, "atol": 1e-7}
@@ -76,16 +80,19 @@ def test_a_power_of_two_changes_no_bit(seed, power):
     assert (made("softmax").learn_many(X * 2.0**power, y) == made("softmax").learn_many(X, y)).all()
 
 
+@pytest.mark.parametrize(("loss", "parameter", "power_of_loss"), [("least_squares", None, 2), ("quantile", 0.8, 1), ("epsilon_insensitive", 0.0, 1)])
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6), power=st.integers(-6, 6))
-def test_least_squares_follow_the_units_of_the_target(seed, power):
-    X, y = rows(seed, "least_squares")
+def test_losses_follow_the_units_of_the_target(loss, parameter, power_of_loss, seed, power):
+    X, y = rows(seed, loss)
     c = 10.0**power
-    here, there = made("least_squares"), made("least_squares")
-    np.testing.assert_allclose(there.learn_many(X, y * c), here.learn_many(X, y) * c * c, rtol=1e-9)
+    here, there = (fl.online(loss, features=4, parameter=parameter) for _ in range(2))
+    np.testing.assert_allclose(there.learn_many(X, y * c), here.learn_many(X, y) * c**power_of_loss, rtol=1e-9)
     np.testing.assert_allclose(there.coef, here.coef * c, rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", SMALL)
+@settings(max_examples=60)
 @given(z=st.floats(-30, 30), y=st.floats(0, 30), H=st.floats(1e-6, 50))
 def test_twice_half_a_time_is_the_time_and_never_too_far(name, z, y, H):
     loss = Loss(name)
@@ -93,10 +100,76 @@ def test_twice_half_a_time_is_the_time_and_never_too_far(name, z, y, H):
     once = flow.score_flow(loss.code, loss.parameter, z, y, H)
     half = flow.score_flow(loss.code, loss.parameter, z, y, H / 2)
     twice = flow.score_flow(loss.code, loss.parameter, half, y, H / 2)
-    assert twice == pytest.approx(once, rel=1e-9, abs=1e-9)
+    if name == "perceptron":  # its slope ends, where it is 0, in no point of rest: two halves go no farther than the whole
+        assert abs(twice - z) <= abs(once - z) + 1e-12
+    else:
+        assert twice == pytest.approx(once, rel=1e-9, abs=1e-9)
     before, after = (float(loss.slope(np.array([v]), np.array([y]))[0]) for v in (z, once))
     assert np.sign(before) * after >= -1e-12 * (1 + y)  # the slope keeps its sign: the least loss is not passed
     assert loss.value(np.array([once]), np.array([y]))[0] <= loss.value(np.array([z]), np.array([y]))[0] + 1e-12 * (1 + abs(y * z))
+
+
+@pytest.mark.parametrize("name", [name for name in SMALL if name != "perceptron"])
+@settings(max_examples=15)
+@given(z=st.floats(-30, 30), y=st.floats(0, 30), H=st.floats(1e-3, 3))
+def test_the_flow_is_where_small_steps_of_descent_lead(name, z, y, H):
+    """A hundred thousand plain steps of descent, each of length H / 100,000; the step over a corner errs by its own length."""
+    loss, steps = Loss(name), 100_000
+    y = float(y > 15) if loss.classifies else y
+    z = min(z, 3.0) if name == "poisson" else z
+    assert flow.score_flow(loss.code, loss.parameter, z, y, H) == pytest.approx(small_steps(loss.code, loss.parameter, z, y, H, steps), rel=1e-3, abs=1e-3)
+
+
+@kernel
+def small_steps(code, parameter, z, y, H, steps):
+    for _ in range(steps):
+        z -= H / steps * loss_slope(code, parameter, z, y)[1]
+    return z
+
+
+@given(w=st.floats(-10, 10), T=st.floats(0, 50), l2=st.sampled_from([0.0, 1e-9, 1e-3, 1.0]), l1=st.sampled_from([0.0, 1e-3, 1.0]))
+def test_the_penalty_s_flow_is_a_flow(w, T, l2, l1):
+    once, half = flow.penalised(w, T, l2, l1), flow.penalised(w, T / 2, l2, l1)
+    assert flow.penalised(half, T / 2, l2, l1) == pytest.approx(once, rel=1e-9, abs=1e-12)
+    assert once * w >= 0 and abs(once) <= abs(w)
+    step = 1e-6
+    assert w - flow.penalised(w, step, l2, l1) == pytest.approx(step * (l2 * w + l1 * np.sign(w)), rel=1e-4, abs=1e-12 + step * l1 * (abs(w) < 1e-4))
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 10**6), l2=st.sampled_from([0.0, 0.01]), l1=st.sampled_from([0.0, 0.003]))
+def test_absent_features_are_pulled_as_though_they_were_looked_at_in_every_row(seed, l2, l1):
+    draw = np.random.default_rng(seed)
+    asked, left = (fl.online("logistic", features=0, sparse=5, weight_decay=l2, l1=l1) for _ in range(2))
+    for _ in range(40):
+        entries, y = (draw.choice(5, 2, replace=False), draw.standard_normal(2)), int(draw.integers(2))
+        asked.learn((), y, sparse=entries)
+        left.learn((), y, sparse=entries)
+        before = asked.sparse_coef
+        asked.remade(np.eye(1))  # settles every feature
+        np.testing.assert_allclose(asked.sparse_coef, before, rtol=1e-12)
+    np.testing.assert_allclose(left.sparse_coef, asked.sparse_coef, rtol=1e-9, atol=1e-12)
+
+
+def test_a_penalty_makes_weights_small_and_means_the_same_for_every_unit():
+    X, y = rows(4, "logistic", n=400)
+    X = np.hstack([X, np.random.default_rng(0).standard_normal((400, 6))])
+    free, l1, l2 = (fl.online("logistic", features=10, **more) for more in ({}, {"l1": 0.03}, {"weight_decay": 0.1}))
+    for model in (free, l1, l2):
+        model.learn_many(X, y)
+    idle, whole = (np.abs(free.view_coef[at]).sum() for at in (slice(4, None), slice(None)))
+    assert np.abs(l1.view_coef[4:]).sum() < 0.7 * idle and np.abs(l2.view_coef).sum() < 0.8 * whole
+    other = fl.online("logistic", features=10, l1=0.03)
+    other.learn_many(X * 10.0 ** np.arange(-30, 30, 6), y)
+    np.testing.assert_allclose(other.view_coef, l1.view_coef, rtol=1e-9, atol=1e-12)
+
+
+def test_a_sparse_feature_that_stays_away_comes_to_exactly_0():
+    model = fl.online("logistic", features=0, sparse=2, l1=0.01)
+    model.learn((), 1, sparse=([0], [1.0]))
+    for _ in range(500):
+        model.learn((), 0, sparse=([1], [1.0]))
+    assert model.sparse_coef[0] == 0 > model.sparse_coef[1]
 
 
 @given(seed=st.integers(0, 10**6), classes=st.integers(2, 40), scale=st.sampled_from([1e-3, 1.0, 10.0, 60.0, 300.0]), H=st.floats(1e-6, 100))

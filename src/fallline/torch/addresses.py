@@ -23,7 +23,7 @@ import torch
 from numba import carray, types
 
 from fallline.compiled import callback, kernel
-from fallline.torch.kernel import int64_at
+from fallline.pointers import int64_at
 
 COUNT, HANDLES, SHAPES, MODULE, GRADS, DTYPE, NONE, ANSWERS, FOUND, ODD = range(10)
 """Fields of a task, int64: addresses of tables, but for COUNT, DTYPE, NONE (the tensor that is none), FOUND (gradients) and ODD."""

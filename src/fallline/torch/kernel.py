@@ -19,6 +19,7 @@ from numba.extending import intrinsic
 
 from fallline.compiled import callback, kernel
 from fallline.engines.linear.scalar import CLIP, LOOK, columns, law
+from fallline.pointers import float64_at, int64_at
 from fallline.rows import COLUMNS
 
 CHUNK = 32_768
@@ -33,22 +34,6 @@ SUM, UPDATE, POINT = 1, 2, 4
 """Phases: squares of the gradients; the update; the gradient point. A lone thread may do the first two in one call."""
 
 _WIDTH = len(COLUMNS)
-
-
-def _pointer_of(element):
-    @intrinsic
-    def pointer(typingctx, address):
-        kind = types.CPointer(element)
-
-        def codegen(context, builder, signature, args):
-            return builder.inttoptr(args[0], context.get_value_type(kind))
-
-        return kind(types.int64), codegen
-
-    return pointer
-
-
-int64_at, _float64_at = _pointer_of(types.int64), _pointer_of(types.float64)
 
 
 @intrinsic
@@ -111,8 +96,8 @@ def callback_for(single: bool, has_v: bool, has_s: bool, has_a: bool, has_l1: bo
         starts = carray(int64_at(task[STARTS]), (shares + 1,))
         group_of = carray(int64_at(task[GROUP_OF]), (pieces,))
         given = carray(int64_at(task[G]), (pieces,))
-        squares = carray(_float64_at(task[SQUARES]), (pieces,))
-        row = carray(_float64_at(task[ROW]), (task[GROUPS], _WIDTH))
+        squares = carray(float64_at(task[SQUARES]), (pieces,))
+        row = carray(float64_at(task[ROW]), (task[GROUPS], _WIDTH))
         if phase & SUM:
             while True:
                 share = _take(task[TURN])
@@ -122,7 +107,7 @@ def callback_for(single: bool, has_v: bool, has_s: bool, has_a: bool, has_l1: bo
                     p, start, n = chunks[c, 0], chunks[c, 1], chunks[c, 2]
                     squares[c] = 0.0 if given[p] == 0 else square(view(task[G], p, start, n, like), n, like)
         if phase & UPDATE:
-            factor = carray(_float64_at(task[FACTOR]), (1,))[0]
+            factor = carray(float64_at(task[FACTOR]), (1,))[0]
             clip = row[0, CLIP]
             if task[GUARD] or clip < np.inf:
                 total = 0.0

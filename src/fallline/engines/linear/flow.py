@@ -11,9 +11,17 @@ follows dz/dt = -slope(z) for a time H = lr h |x|^2, which
     huber           straight on at slope delta as far as |z - y| = delta, then as least_squares
     hinge           m = min(m0 + H, 1)
     squared_hinge   1 - m = (1 - m0) e^-2H
+    modified_huber  straight on at slope 4 as far as m = -1, then as squared_hinge
+    perceptron      m = min(m0 + H, 1) where m0 <= 0, else m0: its loss is 0 from m = 0 on and has no point to stop at
+    quantile        straight on at slope q from below, 1 - q from above, as far as y
+    epsilon_insensitive, squared_epsilon_insensitive
+                    o = max(o0 - H, 0), or o0 e^-2H: o = |z - y| - epsilon where that is above 0
     poisson         e^-z = e^-z0 e^-yH + (1 - e^-yH) / y
     softmax         e^-z_k = e^-z_k0 + B for every class k but the row's own, whose score rises by what the others lose;
                     B by Newton (see `softmax_flow`)
+
+The penalty l2/2 w^2 + l1 |w| has a flow too, for a time T: |w| = max(0, (|w0| + l1/l2) e^(-l2 T) - l1/l2), w never changing sign
+(`penalised`); it is what proximal steps become when they are made infinitely small.
 """
 
 from __future__ import annotations
@@ -23,10 +31,19 @@ import math
 import numpy as np
 
 from fallline.compiled import kernel
-from fallline.engines.linear.scalar import HINGE, HUBER, LOGISTIC, POISSON, SQUARED, SQUARED_HINGE
+from fallline.engines.linear.scalar import (
+    HINGE,
+    HUBER,
+    INSENSITIVE,
+    LOGISTIC,
+    MODIFIED_HUBER,
+    PERCEPTRON,
+    POISSON,
+    QUANTILE,
+    SQUARED,
+    SQUARED_INSENSITIVE,
+)
 
-KNOWN = (SQUARED, LOGISTIC, HUBER, HINGE, SQUARED_HINGE, POISSON)
-"""Losses of one score that have a flow here; the softmax has its own."""
 NODES = 16
 """The most Gauss-Legendre nodes: n of them are exact for products of 2n - 1 classes, and 16 are for more to rounding."""
 
@@ -70,34 +87,63 @@ def _margin_flow(m, H):
 margin_flow = kernel(_margin_flow, fastmath=False)
 
 
+@kernel
+def _number_flow(code, parameter, z, y, H):
+    e = z - y
+    size, side = abs(e), 1.0 if e > 0 else -1.0
+    if code == HUBER:
+        if size > parameter:
+            straight = min(H, size / parameter - 1)
+            size -= parameter * straight
+            H -= straight
+        return y + side * size * math.exp(-H)
+    if code == QUANTILE:
+        return y + side * max(size - (1 - parameter if e > 0 else parameter) * H, 0.0)
+    over = size - parameter
+    if over <= 0:
+        return z
+    return y + side * (parameter + (max(over - H, 0.0) if code == INSENSITIVE else over * math.exp(-2 * H)))
+
+
 def _score_flow(code, parameter, z, y, H):
-    """The score after time H on one row, from `z`; see the formulas above."""
+    """The score after time H on one row, from `z`; see the formulas above. The softmax has its own."""
     if code == SQUARED:
         return y + (z - y) * math.exp(-H)
     if code == POISSON:
         if y == 0:
             return -logaddexp(-z, math.log(H))
         return -logaddexp(-z - y * H, math.log(-math.expm1(-y * H) / y))
-    if code == HUBER:
-        e = z - y
-        size, side = abs(e), 1.0 if e > 0 else -1.0
-        if size > parameter:
-            straight = min(H, size / parameter - 1)
-            size -= parameter * straight
-            H -= straight
-        return y + side * size * math.exp(-H)
+    if code in (HUBER, QUANTILE, INSENSITIVE, SQUARED_INSENSITIVE):
+        return _number_flow(code, parameter, z, y, H)
     side = 2 * y - 1
     m = side * z
     if code == LOGISTIC:
         return z + side * margin_flow(m, H)
-    if m >= 1:
+    if m >= 1 or (code == PERCEPTRON and m > 0):
         return z
-    if code == HINGE:
+    if code in (HINGE, PERCEPTRON):
         return side * min(m + H, 1.0)
+    if code == MODIFIED_HUBER and m < -1:
+        straight = min(H, -0.25 * (1 + m))
+        m += 4 * straight
+        H -= straight
     return side * (1 - (1 - m) * math.exp(-2 * H))
 
 
 score_flow = kernel(_score_flow, fastmath=False)
+
+
+def _penalised(w, T, l2, l1):
+    """A weight after time T of the penalty l2/2 w^2 + l1 |w| alone; see above."""
+    shrunk = l2 * T
+    lost = -math.expm1(-shrunk)
+    size = abs(w) * (1 - lost) - l1 * (lost / l2 if shrunk > 1e-300 else T)
+    if not size > 0:
+        return 0.0
+    return size if w > 0 else -size
+
+
+penalised = kernel(_penalised, fastmath=False)
 
 
 def _reach(B, gaps, y, own, nodes):

@@ -43,6 +43,15 @@ class Labels:
             raise InvalidValue("classes= holds a label twice: keep one")
 
     @property
+    def places(self) -> dict[Any, Any] | None:
+        """What a kernel calls each label that may come as it is; None where that is any number; the rest is for `index`."""
+        if self.classes is not None:
+            return self._places
+        if self._plain is not None:
+            return {label: float(label) for label in self._plain}
+        return {} if self._not_negative else None
+
+    @property
     def outputs(self) -> int:
         """Scores of a row now."""
         return self._outputs if self.classes is None or not self._softmax else len(self.classes)

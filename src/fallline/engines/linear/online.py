@@ -165,7 +165,8 @@ class Online:
 
 def online(
     loss: str, *, features: int, outputs: int = 1, optimizer: Rule | None = None, dtype: str | None = None,
-    classes: Sequence[Any] | None = None, sparse: int = 0, rate: float = 1.0,
+    classes: Sequence[Any] | None = None, sparse: int = 0, rate: float = 1.0, weight_decay: float = 0.0, l1: float = 0.0,
+    parameter: float | None = None,
 ) -> Online | SafeOnline:  # fmt: skip
     """A linear model that learns from one row at a time: by safe steps, or by an optimizer's own law where one is given.
 
@@ -179,6 +180,9 @@ def online(
         classes: labels of any type, perhaps none yet: those that appear later are added, with weights 0.
         sparse: how many sparse features a row may have beside its numbers (safe steps only).
         rate: multiplies the safe rate.
+        weight_decay, l1: the penalty weight_decay/2 ||w||^2 + l1 ||w||_1 of safe steps, on the weights of the standardised columns; an
+            optimizer has its own.
+        parameter: the Huber loss's delta, an insensitive loss's epsilon, a quantile's level; left out, as in `fallline.problems.losses`.
 
     Raises:
         InvalidValue: a softmax of fewer than two outputs, or arguments that do not go together.
@@ -192,14 +196,14 @@ def online(
     """
     from fallline.problems.losses import loss_by_name
 
-    which = loss_by_name(loss)
+    which = loss_by_name(loss, parameter)
     for name, value, least in (("features", features, 0 if sparse else 1), ("sparse", sparse, 0), ("outputs", outputs, 1)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
             raise InvalidValue(f"online({name}={value!r}): expected a whole number of at least {least}")
     if optimizer is None:
         if dtype not in (None, "float64"):
             raise InvalidValue(f"online(dtype={dtype!r}): safe steps are made in float64; give optimizer= for {dtype}")
-        return safe_online(which, features, outputs, sparse, rate, classes)
-    if sparse or rate != 1:
-        raise InvalidValue("online(sparse=, rate=): for safe steps only; leave optimizer= out")
+        return safe_online(which, features, outputs, sparse, classes, rate=rate, weight_decay=weight_decay, l1=l1)
+    if sparse or rate != 1 or weight_decay or l1:
+        raise InvalidValue("online(sparse=, rate=, weight_decay=, l1=): for safe steps only; leave optimizer= out, or give the optimizer its penalty")
     return Online(which, features, outputs, optimizer, np.dtype(dtype or "float32"), classes)

@@ -3,121 +3,80 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from fallline.compiled import announced
 from fallline.engines.linear import safe_kernels as k
 from fallline.engines.linear.labels import Labels
+from fallline.engines.linear.safe_state import SafeState
 from fallline.errors import InvalidValue
 from fallline.problems.losses import POISSON, SOFTMAX, Loss
 
-_NO_COLUMNS, _NO_VALUES, _ONE_ROW = np.zeros(0, np.int64), np.zeros(0), np.zeros(2, np.int64)
+_NO_COLUMNS, _NO_VALUES = np.zeros(0, np.int64), np.zeros(0)
+Entries = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Sparse entries in CSR: starts and columns int64, values float64."""
 
 
-class SafeOnline:
+class SafeOnline(SafeState):
     """A linear model that learns from rows as they come, by safe steps. Made by `online`.
 
     Law (`safe_plain` writes it out): the row is seen through a *view* that standardises every column by the mean and deviation
     of the rows so far, this one among them; a sparse entry is divided by the root mean square of its feature instead, so that a
     zero costs nothing. Then the model goes where gradient descent in infinitely many small steps on this row alone would go
     (`flow`), at the rate (1/L) / sqrt(N^2 + N t): L is the loss's largest curvature, N the mean squared length of a row, t how
-    often the feature was seen. So
+    often the feature was seen. Where a loss has no curvature of one size, 1/L is the mean of |y - score| so far (quantile,
+    epsilon_insensitive), that over delta where it is above 1 (huber), or one over the mean of y, or its root if below 1 (poisson). So
 
-    - columns in other units, or with other zeros, give the same predictions, and least squares follows the target's units too;
+    - columns in other units, or with other zeros, give the same predictions, and least squares and quantiles follow the target's units too;
     - a row never moves its own score past its target, whatever its size or weight;
-    - a row of weight 2 does what two of weight 1 do, but for what the second one tells the view.
+    - a row of weight 2 does what two of weight 1 do, but for what the second one tells the view and the mean.
+
+    A penalty pulls the weights *in the view*, so that it means the same for every column: each row's step is followed by the flow of
+    weight_decay/2 ||w||^2 + l1 ||w||_1 for the time that the step took. A sparse feature that is absent is pulled on at its last rate,
+    settled when it comes again or is asked for.
 
     Attributes:
         step: rows learnt so far.
         classes: the labels, where `classes=` was given.
     """
 
-    def __init__(self, loss: Loss, features: int, outputs: int, *, sparse: int = 0, rate: float = 1.0, classes: Sequence[Any] | None = None):
-        self.step, self.loss, self.rate = 0, loss, rate
+    def __init__(self, loss: Loss, features: int, outputs: int, *, classes: Sequence[Any] | None = None, **more: Any):
         self._labels = Labels(loss, outputs, classes)
-        outputs = self._labels.outputs
-        self._dense = np.zeros((k.WEIGHTS + outputs, features))
-        self._slots = np.zeros((sparse, k.PARTS + outputs))
-        self._b, self._totals = np.zeros(outputs), np.zeros(2)
-        self._code, self._parameter, self._rate = loss.code, float(loss.parameter), rate / (loss.curvature or 1.0)
-        self._compiled = False
-        self._rooms()
+        super().__init__(loss, features, self._labels.outputs, **more)
+        self._furnish()
 
-    def _rooms(self) -> None:
-        """Room for one row."""
-        outputs, features = len(self._b), self._dense.shape[1]
-        self._x, self._y, self._h = np.zeros((1, features)), np.zeros((1, 1 if self.loss.code == SOFTMAX else outputs)), np.ones(1)
-        self._z, self._out = np.zeros((2, features)), np.zeros((1, 1 + outputs))
+    def _furnish(self) -> None:
+        """Room for one row, and where everything lies."""
+        self._rooms = room = _Rooms(self.features, self.outputs, self._targets)
+        self._task = task = np.zeros(k.FIELDS, np.int64)
+        placed = {
+            k.AT_X: room.x, k.AT_STARTS: room.starts, k.AT_COLUMNS: room.columns, k.AT_VALUES: room.values, k.AT_Y: room.y, k.AT_WEIGHT: room.h,
+            k.AT_LAW: self._law, k.AT_DENSE: self._dense, k.AT_SLOTS: self._slots, k.AT_B: self._b, k.AT_TOTALS: self._totals, k.AT_Z: room.z, k.AT_OUT: room.out,
+        }  # fmt: skip
+        for place, array in placed.items():
+            task[place] = array.ctypes.data
+        task[[k.ROWS, k.FEATURES, k.OUTPUTS, k.SLOTS, k.PARTS, k.TARGETS]] = 1, self.features, self.outputs, *self._slots.shape, self._targets
+        self._address, self._x = task.ctypes.data, room.x[0]
+        self._width = len(self._x)
+        self._known = self._labels.places if self._targets == 1 and self.outputs else {}
 
-    # ------------------------------------------------------------------------------------------------ the model
+    @property
+    def _targets(self) -> int:
+        """Targets of a row."""
+        return 1 if self.loss.classifies else self.outputs
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_rooms", "_task", "_x", "_known")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._furnish()
 
     @property
     def classes(self) -> list[Any] | None:
         return self._labels.classes
-
-    @property
-    def features(self) -> int:
-        return self._dense.shape[1]
-
-    @property
-    def outputs(self) -> int:
-        return len(self._b)
-
-    @property
-    def sparse(self) -> int:
-        return len(self._slots)
-
-    @property
-    def base(self) -> np.ndarray:
-        """The intercepts beside `view_coef`, (outputs,)."""
-        return self._b.copy()
-
-    @property
-    def means(self) -> np.ndarray:
-        """Mean of each column so far, (features,)."""
-        return self._dense[k.MEAN].copy()
-
-    @property
-    def deviations(self) -> np.ndarray:
-        """Standard deviation of each column so far, (features,); 0 where it was constant."""
-        seen = self._dense[k.SEEN]
-        found = np.sqrt(self._dense[k.SPREAD] / np.where(seen > 0, seen, 1))
-        return np.where(found > k.FLAT * np.abs(self._dense[k.MEAN]), found, 0.0)
-
-    @property
-    def scales(self) -> np.ndarray:
-        """Root mean square of each sparse feature where it was seen, (sparse,); 0 where it never was."""
-        return np.sqrt(self._slots[:, k.SQUARE] / np.maximum(self._slots[:, k.KNOWN], 1e-300))
-
-    @property
-    def view_coef(self) -> np.ndarray:
-        """Coefficients of the standardised columns, [features, outputs]."""
-        return self._dense[k.WEIGHTS :].T.copy()
-
-    @property
-    def coef(self) -> np.ndarray:
-        """Coefficients in the columns' own units: (features,), or [features, outputs] of a softmax or several outputs."""
-        scale = self.deviations
-        return self._shaped(self.view_coef / np.where(scale > 0, scale, np.inf)[:, None])
-
-    @property
-    def sparse_coef(self) -> np.ndarray:
-        """Coefficients of the sparse features in their own units: (sparse,), or [sparse, outputs]."""
-        scale = self.scales
-        return self._shaped(self._slots[:, k.PARTS :] / np.where(scale > 0, scale, np.inf)[:, None])
-
-    @property
-    def intercept(self) -> np.ndarray:
-        """The constant beside `coef`: () or (outputs,)."""
-        scale = self.deviations
-        shift = (self._dense[k.MEAN] / np.where(scale > 0, scale, np.inf)) @ self._dense[k.WEIGHTS :].T
-        whole = self._b - shift
-        return whole[0] if len(whole) == 1 and self.loss.code != SOFTMAX else whole
-
-    def _shaped(self, coef: np.ndarray) -> np.ndarray:
-        return coef[:, 0] if coef.shape[1] == 1 and self.loss.code != SOFTMAX else coef
 
     # --------------------------------------------------------------------------------------------------- rows
 
@@ -152,13 +111,27 @@ class SafeOnline:
         >>> round(losses[0], 4), losses[-1] < 0.05
         (0.6931, True)
         """
-        before, index = len(self._b), self._labels.index(y, self.step)
+        if sparse is None:  # all that is usual, in one call of compiled code; what is odd is told below
+            try:
+                if len(x) == self._width:
+                    known = self._known
+                    self._x[:] = x
+                    loss = k.one(self._address, y if known is None else known[y], weight)
+                    if loss == loss:
+                        self.step += 1
+                        return loss
+            except (KeyError, ValueError, TypeError, k.ArgumentError):
+                pass
+        return self._learn(x, y, sparse, weight)
+
+    def _learn(self, x: Any, y: Any, sparse: Any, weight: float) -> float:
+        before, index = self.outputs, self._labels.index(y, self.step)
         if self._labels.outputs != before:
             self._resize(self._labels.outputs)
         try:
             loss = float(self._taken(x, index, sparse, weight)[0, 0])
         except InvalidValue:
-            if len(self._b) != before:  # a class that came with a row that was refused is none
+            if self.outputs != before:  # a class that came with a row that was refused is none
                 self._labels.forget(before)
                 self._resize(before)
             raise
@@ -178,55 +151,75 @@ class SafeOnline:
             InvalidValue: as `learn`; the rows before that one have been learnt.
         """
         X = np.ascontiguousarray(X, np.float64)
-        known = np.array([self._labels.index(label, self.step + i) for i, label in enumerate(y)], np.float64).reshape(len(X), self._y.shape[1])
+        known = np.array([self._labels.index(label, self.step + i) for i, label in enumerate(y)], np.float64)
         h = np.ones(len(X)) if weight is None else np.asarray(weight, np.float64)
         self.widen(outputs=self._labels.outputs)
-        starts, columns, values = np.zeros(len(X) + 1, np.int64), _NO_COLUMNS, _NO_VALUES
-        if sparse is not None:
-            starts, columns, values = sparse.indptr.astype(np.int64), sparse.indices.astype(np.int64), sparse.data.astype(np.float64)
-        return self.rows(X, (starts, columns, values), known, h)[:, 0]
+        entries = (np.zeros(len(X) + 1, np.int64), _NO_COLUMNS, _NO_VALUES) if sparse is None else entries_of(sparse)
+        return self.rows(X, entries, known.reshape(len(X), self._targets), h)[:, 0]
 
-    def rows(self, X: np.ndarray, entries: tuple[np.ndarray, np.ndarray, np.ndarray], y: np.ndarray, h: np.ndarray) -> np.ndarray:
-        """As `learn_many`, of arrays that are ready: float64 X, CSR (int64, int64, float64, written over), y [rows, 1 or outputs]
-        of class indices below `outputs`, weights. Returns losses and scores, [rows, 1 + outputs]."""
+    def rows(self, X: np.ndarray, entries: Entries, y: np.ndarray, h: np.ndarray, offset: np.ndarray | None = None) -> np.ndarray:
+        """As `learn_many`, of arrays that are ready.
+
+        Args:
+            X: [rows, features] float64.
+            entries: sparse entries; the values are written over.
+            y: [rows, 1] class indices below `outputs`, or [rows, outputs].
+            h: [rows] weights.
+            offset: [rows, outputs] scores that are added to the model's, or None.
+
+        Returns:
+            losses and scores, [rows, 1 + outputs].
+        """
         self._check_outputs()
+        rows = len(X)
         if X.ndim != 2 or X.shape[1] != self.features:
             raise InvalidValue(f"X has shape {X.shape}: expected [rows, {self.features}]")
-        out = np.empty((len(X), 1 + len(self._b)))
-        done = self._kernel(X, entries, y, h, self._z, out)
-        self.step += int(done)
-        if done < len(X):
+        given = {k.AT_X: X, k.AT_Y: y, k.AT_WEIGHT: h, k.AT_OUT: np.empty((rows, 1 + self.outputs)), k.AT_OFFSET: np.empty((0, self.outputs)) if offset is None else offset}
+        given = {place: np.ascontiguousarray(array, np.float64) for place, array in given.items()}
+        given |= dict(zip((k.AT_STARTS, k.AT_COLUMNS, k.AT_VALUES), map(np.ascontiguousarray, entries), strict=True))
+        expected = {k.AT_Y: (rows, self._targets), k.AT_WEIGHT: (rows,), k.AT_OFFSET: (0 if offset is None else rows, self.outputs), k.AT_STARTS: (rows + 1,)}
+        for place, shape in expected.items():  # addresses are followed blindly
+            if given[place].shape != shape:
+                raise InvalidValue(f"an array of shape {given[place].shape}: expected {shape}, as of these rows")
+        task = self._task.copy()
+        for place, array in given.items():
+            task[place] = array.ctypes.data
+        task[k.ROWS], task[k.OFFSETS] = rows, len(given[k.AT_OFFSET])
+        done = k.rows(task.ctypes.data)
+        self.step += done
+        if done < rows:
             e = slice(entries[0][done], entries[0][done + 1])
             raise self._refused(X[done], y[done], h[done], entries[1][e], entries[2][e])
-        return out
+        return given[k.AT_OUT]
 
     def _taken(self, x: Any, y: Any, sparse: Any, weight: float) -> np.ndarray:
-        """One row through the kernel."""
-        entries = (_ONE_ROW, _NO_COLUMNS, _NO_VALUES)
+        """One row through the kernel: loss and scores, until the next row."""
+        room, columns, values = self._rooms, _NO_COLUMNS, _NO_VALUES
         try:
-            if len(x) != self._x.shape[1]:  # one number would be spread over all features
+            if len(x) != self._width:  # one number would be spread over all features
                 raise ValueError
-            self._x[0], self._y[0], self._h[0] = x, y, weight
+            room.x[0], room.y[0], room.h[0] = x, y, weight
             if sparse is not None:
                 columns, values = np.array(sparse[0], np.int64), np.array(sparse[1], np.float64)
-                if columns.shape != values.shape or columns.ndim != 1:
-                    raise InvalidValue(f"row {self.step}: sparse= expects (indices, values) of one length, got shapes {columns.shape} and {values.shape}")
-                entries = (np.array([0, len(columns)]), columns, values)
-        except (ValueError, TypeError) as error:
-            if isinstance(error, InvalidValue):
-                raise
-            raise InvalidValue(f"row {self.step}: expected {self._x.shape[1]} numbers and one target, got x of shape {np.shape(x)} and y={y!r}") from None
-        if not self._kernel(self._x, entries, self._y, self._h, self._z, self._out):
-            raise self._refused(self._x[0], self._y[0], weight, *entries[1:])
-        return self._out
+        except (ValueError, TypeError):
+            raise InvalidValue(f"row {self.step}: expected {self._width} numbers and one target, got x of shape {np.shape(x)} and y={y!r}") from None
+        if columns.shape != values.shape or columns.ndim != 1:
+            raise InvalidValue(f"row {self.step}: sparse= expects (indices, values) of one length, got shapes {columns.shape} and {values.shape}")
+        self._enter(columns, values)
+        try:
+            if not k.rows(self._address):
+                raise self._refused(room.x[0], room.y[0], weight, columns, values)
+        finally:
+            room.starts[1] = 0
+        return room.out
 
-    def _kernel(self, X, entries, y, h, z, out) -> int:
-        given = (*entries, y, h, self._code, self._parameter, self._rate, self._dense, self._slots, self._b, self._totals, z, out)
-        if self._compiled:
-            return k.safe(X, *given)
-        with announced():
-            self._compiled = True
-            return k.safe(X, *given)
+    def _enter(self, columns: np.ndarray, values: np.ndarray) -> None:
+        """A row's sparse entries, into the room."""
+        room, count = self._rooms, len(columns)
+        if count > len(room.columns):
+            room.columns, room.values = np.zeros(2 * count, np.int64), np.zeros(2 * count)
+            self._task[k.AT_COLUMNS], self._task[k.AT_VALUES] = room.columns.ctypes.data, room.values.ctypes.data
+        room.columns[:count], room.values[:count], room.starts[1] = columns, values, count
 
     def _refused(self, x: np.ndarray, y: np.ndarray, weight: float, columns: np.ndarray, values: np.ndarray) -> InvalidValue:
         where = f"row {self.step}"
@@ -242,30 +235,26 @@ class SafeOnline:
         return InvalidValue(f"{where}: y={y[0]:g}: expected a number up to {k.LARGEST:g}")
 
     def _check_outputs(self) -> None:
-        if not len(self._b):
+        if not self.outputs:
             raise InvalidValue("the model knows no class yet: learn a row first, or give classes=")
+
+    # ----------------------------------------------------------------------------------------------- other sizes
+
+    def remade(self, outputs: np.ndarray, loss: Loss | None = None) -> None:
+        super().remade(outputs, loss)
+        self._furnish()
 
     def _resize(self, outputs: int) -> None:
         """Room for classes that have appeared, their weights and intercepts 0; or for fewer again."""
-        more = max(outputs - len(self._b), 0)
-        self._dense = np.vstack([self._dense[: k.WEIGHTS + outputs], np.zeros((more, self._dense.shape[1]))])
-        self._slots = np.hstack([self._slots[:, : k.PARTS + outputs], np.zeros((len(self._slots), more))])
-        self._b = np.append(self._b[:outputs], np.zeros(more))
-        self._rooms()
+        self.remade(np.eye(outputs, self.outputs))
 
     def widen(self, *, sparse: int = 0, outputs: int = 0) -> None:
         """Room for more sparse features, or for classes that have been added to `classes`."""
-        if outputs > len(self._b) and self._labels.grows:
+        if outputs > self.outputs and self._labels.grows:
             self._resize(outputs)
         if sparse > len(self._slots):
-            size = max(sparse, min(2 * len(self._slots), sparse + (1 << 16)))
-            self._slots = np.vstack([self._slots, np.zeros((size - len(self._slots), self._slots.shape[1]))])
-
-    # ------------------------------------------------------------------------------------------------- on disk
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Everything that it has learnt, copies; `restore` is its inverse."""
-        return {"dense": self._dense.copy(), "slots": self._slots.copy(), "b": self._b.copy(), "totals": self._totals.copy()}
+            self._lengthened(sparse)
+            self._furnish()
 
     def restore(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Go on where `arrays` were taken, `step` rows in.
@@ -273,32 +262,46 @@ class SafeOnline:
         Raises:
             InvalidValue: arrays of another model.
         """
-        outputs = self._labels.outputs
-        expected = {"dense": (k.WEIGHTS + outputs, self.features), "slots": (len(self._slots), k.PARTS + outputs), "b": (outputs,), "totals": (2,)}
-        for name, shape in expected.items():
-            if name not in arrays or arrays[name].shape != shape or arrays[name].dtype != np.float64:
-                raise InvalidValue(f"the state's array {name!r} is not float64 {list(shape)}: it is of another model")
-        self.step = step
-        self._dense, self._slots, self._b, self._totals = (arrays[name].copy() for name in expected)
-        self._rooms()
+        self._restored(step, arrays, self._labels.outputs)
+        self._furnish()
 
     def __repr__(self) -> str:
         sparse = f", sparse={len(self._slots)}" if len(self._slots) else ""
         return f"<online {self.loss.name}, features={self.features}{sparse}, outputs={self.outputs}, rows learnt: {self.step:,}>"
 
 
-def safe_online(loss: Loss, features: int, outputs: int, sparse: int, rate: float, classes: Sequence[Any] | None) -> SafeOnline:
+@dataclass
+class _Rooms:
+    """Room for one row."""
+
+    features: int
+    outputs: int
+    targets: int
+    starts: np.ndarray = field(default_factory=lambda: np.zeros(2, np.int64))
+    columns: np.ndarray = field(default_factory=lambda: np.zeros(8, np.int64))
+    values: np.ndarray = field(default_factory=lambda: np.zeros(8))
+    h: np.ndarray = field(default_factory=lambda: np.ones(1))
+
+    def __post_init__(self) -> None:
+        self.x, self.y = np.zeros((1, self.features)), np.zeros((1, self.targets))
+        self.z, self.out = np.zeros((3, self.features)), np.zeros((1, 1 + self.outputs))
+
+
+def entries_of(csr: Any) -> Entries:
+    """A CSR matrix as the kernels take it; its values copied."""
+    return csr.indptr.astype(np.int64), csr.indices.astype(np.int64), csr.data.astype(np.float64)
+
+
+def safe_online(loss: Loss, features: int, outputs: int, sparse: int, classes: Sequence[Any] | None, **numbers: float) -> SafeOnline:
     """A `SafeOnline` of checked values; see `online`.
 
     Raises:
-        InvalidValue: a loss without a flow, or a number that cannot stand.
+        InvalidValue: a number that cannot stand.
     """
-    from fallline.engines.linear.flow import KNOWN
-
-    if loss.code not in (*KNOWN, SOFTMAX):
-        raise InvalidValue(f"online({loss.name!r}): this loss has no safe step: give optimizer=, such as fl.SGD(lr=0.01)")
     if loss.code == POISSON and outputs > 1:
         raise InvalidValue("online('poisson', outputs>1): expected one output")
-    if isinstance(rate, bool) or not (isinstance(rate, (int, float)) and 0 < rate < np.inf):
-        raise InvalidValue(f"online(rate={rate!r}): expected a number above 0; 1 is the safe default")
-    return SafeOnline(loss, features, outputs, sparse=sparse, rate=float(rate), classes=classes)
+    for name, value in numbers.items():
+        good = not isinstance(value, bool) and isinstance(value, (int, float, np.number)) and (value > 0 or (value == 0 and name != "rate")) and value < np.inf
+        if not good:
+            raise InvalidValue(f"online({name}={value!r}): expected a number {'above 0; 1 is the safe default' if name == 'rate' else 'of at least 0'}")
+    return SafeOnline(loss, features, outputs, sparse=sparse, classes=classes, **{name: float(value) for name, value in numbers.items()})

@@ -1,25 +1,39 @@
-"""Kernels of safe steps: a view that standardises the columns as they come, and the exact flow of each row.
+"""Kernels of safe steps: a view that standardises the columns as they come, the exact flow of each row, and of the penalty.
 
 `safe_plain` is the readable twin. How the state lies in memory:
 
     dense   [3 + outputs, features]     mean, sum of squared deviations, weight seen; then the weights of each output
-    slots   [sparse, 2 + outputs]       sum of squares, weight seen; then the weights: one line of the cache for a feature
-    b       [outputs]                   intercepts
-    totals  [2]                         weight of the rows so far, and the sum of their weighted squared lengths in the view
+    slots   [sparse, 2 + outputs]       sum of squares, weight seen; then the weights: one line of the cache for a feature.
+            [sparse, 4 + outputs]       with a penalty: also up to when it has been applied, and the feature's rate since
+    b       [2, outputs]                intercepts; sum of the weighted errors |y - score| (Poisson: of the weighted y)
+    totals  [3]                         weight of the rows so far, the sum of their weighted squared lengths in the view, and the
+                                        weight of rows that were learnt elsewhere before (a fit's)
+
+Python calls them by address (`fallline.pointers`): a call of a compiled function with a dozen arrays takes microseconds.
 """
 
+# pyright: reportPrivateImportUsage=false
 from __future__ import annotations
 
+import ctypes
 import math
+from ctypes import ArgumentError
+from functools import cache
+from typing import Any
 
 import numpy as np
+from numba import carray, types
 
-from fallline.compiled import kernel
-from fallline.engines.linear.flow import score_flow, softmax_flow
-from fallline.engines.linear.scalar import SOFTMAX, losses_slopes
+from fallline.compiled import announced, callback, kernel
+from fallline.engines.linear.flow import penalised, score_flow, softmax_flow
+from fallline.engines.linear.scalar import HUBER, INSENSITIVE, POISSON, QUANTILE, SOFTMAX, losses_slopes, target_of
+from fallline.pointers import float64_at, int64_at
 
 MEAN, SPREAD, SEEN, WEIGHTS = range(4)
-SQUARE, KNOWN, PARTS = range(3)
+SQUARE, KNOWN, SINCE, RATE = range(4)
+"""Of a slot; the last two only with a penalty."""
+CODE, PARAMETER, STEP, L2, L1, SCALED = range(6)
+"""Of the law: the loss, its rate, the penalty, and whether columns are standardised."""
 LARGEST = 1e140
 """Numbers beyond are refused: their squares must stay finite over any number of rows."""
 FLAT = 1e-12
@@ -40,7 +54,7 @@ def readable(X, i, starts, columns, values, y, weight, size):
 
 
 @kernel
-def viewed(X, i, h, dense, z):
+def viewed(X, i, h, scaled, dense, z):
     """Row `i` in the view that has seen it, into z[0]; returns its squared length."""
     length = 0.0
     for j in range(X.shape[1]):
@@ -49,9 +63,12 @@ def viewed(X, i, h, dense, z):
         if x == x:
             if h > 0:
                 seen = dense[SEEN, j] + h
-                away = x - dense[MEAN, j]
-                dense[MEAN, j] += away * (h / seen)
-                dense[SPREAD, j] += h * away * (x - dense[MEAN, j])
+                if scaled:
+                    away = x - dense[MEAN, j]
+                    dense[MEAN, j] += away * (h / seen)
+                    dense[SPREAD, j] += h * away * (x - dense[MEAN, j])
+                else:
+                    dense[SPREAD, j] = seen  # a deviation of 1, always
                 dense[SEEN, j] = seen
             mean = dense[MEAN, j]
             deviation = math.sqrt(dense[SPREAD, j] / dense[SEEN, j]) if dense[SEEN, j] > 0 else 0.0
@@ -62,13 +79,13 @@ def viewed(X, i, h, dense, z):
 
 
 @kernel
-def entries_viewed(i, h, starts, columns, values, slots):
+def entries_viewed(i, h, scaled, starts, columns, values, slots):
     """The sparse entries of row `i` in the view, in place of their values; returns their squared length."""
     length = 0.0
     for e in range(starts[i], starts[i + 1]):
         slot = slots[columns[e]]
         if h > 0 and values[e] != 0:
-            slot[SQUARE] += h * values[e] * values[e]
+            slot[SQUARE] += h * values[e] * values[e] if scaled else h
             slot[KNOWN] += h
         values[e] = values[e] / math.sqrt(slot[SQUARE] / slot[KNOWN]) if slot[SQUARE] > 0 else 0.0
         length += values[e] * values[e]
@@ -83,7 +100,29 @@ def time_of(seen, h, size, step):
 
 
 @kernel
-def safe(X, starts, columns, values, y, weight, code, parameter, step, dense, slots, b, totals, z, out):
+def unit(code, parameter, errors, weight):
+    """How much longer a row's flow lasts where the loss's slope has a size of its own; see `fallline.engines.linear.safe`."""
+    mean = errors / weight
+    if code in (INSENSITIVE, QUANTILE):
+        return mean
+    if code == HUBER:
+        return max(mean / parameter, 1.0)
+    if code == POISSON and mean > 0:
+        return 1 / max(mean, math.sqrt(mean))
+    return 1.0
+
+
+@kernel
+def in_slot(slots, column, at, now, l2, l1):
+    """The weight of a sparse feature, with the penalty of the rows in which it was absent."""
+    w = slots[column, at]
+    if l2 == 0 and l1 == 0:
+        return w
+    return penalised(w, (now - slots[column, SINCE]) * slots[column, RATE], l2, l1)
+
+
+@kernel
+def safe(X, starts, columns, values, y, weight, offset, law, dense, slots, b, totals, z, out):
     """Learn from rows one after the other; see `fallline.engines.linear.safe`.
 
     Args:
@@ -91,30 +130,34 @@ def safe(X, starts, columns, values, y, weight, code, parameter, step, dense, sl
         starts, columns, values: sparse entries in CSR; `values` is written over.
         y: [rows, 1] or [rows, outputs]; NaN in a row that is to be predicted only.
         weight: [rows] not negative; a row of weight 0 is predicted only.
-        code, parameter: the loss; step: its rate.
-        z: [2, features], room to work.
+        offset: [rows or 0, outputs] scores that are added.
+        law: see CODE.
+        z: [3, features], room to work.
         out: [rows, 1 + outputs]: loss before the update, and scores, written.
 
     Returns:
         How many rows were taken; fewer than given means that the next one cannot be read and that nothing of it was applied.
     """
-    rows, d, outputs = X.shape[0], X.shape[1], len(b)
+    rows, d, outputs = X.shape[0], X.shape[1], b.shape[1]
+    code, parameter, l2, l1, scaled = int(law[CODE]), law[PARAMETER], law[L2], law[L1], law[SCALED] > 0
     p, after, slopes = np.zeros((1, outputs)), np.zeros(outputs), np.zeros((1, outputs))
     alone = code == SOFTMAX and outputs == 1  # of one class there is nothing to learn but the columns
     for i in range(rows):
         if not readable(X, i, starts, columns, values, y, weight, len(slots)):
             return i
-        h = weight[i]
-        first, last = starts[i], starts[i + 1]
-        length = 1.0 + viewed(X, i, h, dense, z) + entries_viewed(i, h, starts, columns, values, slots)
+        h, now = weight[i], totals[0]
+        first, last, at = starts[i], starts[i + 1], slots.shape[1] - outputs
+        length = 1.0 + viewed(X, i, h, scaled, dense, z) + entries_viewed(i, h, scaled, starts, columns, values, slots)
         for k in range(outputs):
-            score = b[k]
+            score = b[0, k]
+            if offset.shape[0] > 0:
+                score += offset[i, k]
             for j in range(d):
                 score += dense[WEIGHTS + k, j] * z[0, j]
             p[0, k] = score
         for e in range(first, last):
             for k in range(outputs):
-                p[0, k] += slots[columns[e], PARTS + k] * values[e]
+                p[0, k] += in_slot(slots, columns[e], at + k, now, l2, l1) * values[e]
         out[i, 0] = losses_slopes(code, parameter, p, 0, y, i, 1.0, slopes) if not alone else 0.0
         for k in range(outputs):
             out[i, 1 + k] = p[0, k]
@@ -124,32 +167,108 @@ def safe(X, starts, columns, values, y, weight, code, parameter, step, dense, sl
         totals[1] += h * length
         if alone:
             continue
-        size = totals[1] / totals[0]
-        own = time_of(totals[0], h, size, step)  # of the intercept: seen in every row
+        size, step, before = totals[1] / totals[0], law[STEP], totals[2]
+        own = time_of(before + totals[0], h, size, step)  # of the intercept: seen in every row
         time, seen, rate = own, totals[0], own
         for j in range(d):
             if dense[SEEN, j] != seen:  # most columns are seen in every row
                 seen = dense[SEEN, j]
-                rate = time_of(seen, h, size, step) if seen >= h else 0.0
+                rate = time_of(before + seen, h, size, step) if seen >= h else 0.0
             z[1, j] = rate * z[0, j]
+            z[2, j] = rate
             time += z[1, j] * z[0, j]
         for e in range(first, last):
             if values[e] != 0:
-                time += time_of(slots[columns[e], KNOWN], h, size, step) * values[e] * values[e]
+                time += time_of(before + slots[columns[e], KNOWN], h, size, step) * values[e] * values[e]
         if code == SOFTMAX:
             softmax_flow(p[0], int(y[i, 0]), time, after)
         else:
             for k in range(outputs):
-                after[k] = score_flow(code, parameter, p[0, k], y[i, k], time)
+                target = target_of(y, i, k, outputs)
+                b[1, k] += h * (target if code == POISSON else abs(target - p[0, k]))
+                after[k] = score_flow(code, parameter, p[0, k], target, time * unit(code, parameter, b[1, k], totals[0]))
         for k in range(outputs):
             pull = (after[k] - p[0, k]) / time
-            b[k] += pull * own
+            b[0, k] += pull * own
             for j in range(d):
                 dense[WEIGHTS + k, j] += pull * z[1, j]
             after[k] = pull
+        if l2 > 0 or l1 > 0:
+            for k in range(outputs):
+                for j in range(d):
+                    dense[WEIGHTS + k, j] = penalised(dense[WEIGHTS + k, j], z[2, j], l2, l1)
         for e in range(first, last):
             if values[e] != 0:
-                rate = time_of(slots[columns[e], KNOWN], h, size, step) * values[e]
+                slot = slots[columns[e]]
+                rate = time_of(before + slot[KNOWN], h, size, step)
                 for k in range(outputs):
-                    slots[columns[e], PARTS + k] += after[k] * rate
+                    change = after[k] * rate * values[e]
+                    if l2 > 0 or l1 > 0:
+                        slot[at + k] = penalised(in_slot(slots, columns[e], at + k, now, l2, l1) + change, rate, l2, l1)
+                    else:
+                        slot[at + k] += change
+                if l2 > 0 or l1 > 0:
+                    slot[SINCE] = totals[0]
+                    slot[RATE] = rate / h
     return rows
+
+
+FIELDS = 21
+(
+    AT_X, AT_STARTS, AT_COLUMNS, AT_VALUES, AT_Y, AT_WEIGHT, AT_OFFSET, AT_LAW, AT_DENSE, AT_SLOTS, AT_B, AT_TOTALS, AT_Z, AT_OUT,
+    ROWS, FEATURES, OUTPUTS, SLOTS, PARTS, TARGETS, OFFSETS,
+) = range(FIELDS)  # fmt: skip
+"""Fields of a task, int64: addresses, then sizes. PARTS is a slot's length, TARGETS those of a row, OFFSETS rows that have one."""
+
+
+@kernel
+def _carried_out(task):
+    """`safe`, of the arrays that a task tells."""
+    n, d, outputs, sparse = task[ROWS], task[FEATURES], task[OUTPUTS], task[SLOTS]
+    starts = carray(int64_at(task[AT_STARTS]), (n + 1,))
+    return safe(
+        carray(float64_at(task[AT_X]), (n, d)), starts, carray(int64_at(task[AT_COLUMNS]), (starts[n],)),
+        carray(float64_at(task[AT_VALUES]), (starts[n],)), carray(float64_at(task[AT_Y]), (n, task[TARGETS])),
+        carray(float64_at(task[AT_WEIGHT]), (n,)), carray(float64_at(task[AT_OFFSET]), (task[OFFSETS], outputs)),
+        carray(float64_at(task[AT_LAW]), (SCALED + 1,)), carray(float64_at(task[AT_DENSE]), (WEIGHTS + outputs, d)),
+        carray(float64_at(task[AT_SLOTS]), (sparse, task[PARTS])), carray(float64_at(task[AT_B]), (2, outputs)),
+        carray(float64_at(task[AT_TOTALS]), (3,)), carray(float64_at(task[AT_Z]), (3, d)), carray(float64_at(task[AT_OUT]), (n, 1 + outputs)),
+    )  # fmt: skip
+
+
+def _rows(address):
+    return _carried_out(carray(int64_at(address), (FIELDS,)))
+
+
+def _one(address, y, h):
+    """One row: its target and weight are numbers, its loss is the answer; NaN where it was refused."""
+    task = carray(int64_at(address), (FIELDS,))
+    carray(float64_at(task[AT_Y]), (1,))[0] = y
+    carray(float64_at(task[AT_WEIGHT]), (1,))[0] = h
+    if _carried_out(task) == 0:
+        return np.nan
+    loss = carray(float64_at(task[AT_OUT]), (1,))[0]
+    return loss if loss == loss else np.inf
+
+
+@cache
+def _calls() -> tuple[Any, ...]:
+    with announced():
+        made = callback(_rows, types.int64(types.int64)), callback(_one, types.float64(types.int64, types.float64, types.float64))
+    kinds = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64), ctypes.PYFUNCTYPE(ctypes.c_double, ctypes.c_int64, ctypes.c_double, ctypes.c_double)
+    return (*(kind(code.address) for kind, code in zip(kinds, made, strict=True)), made)  # which own the code
+
+
+def rows(address: int) -> int:
+    """`safe` of the task at an address; see there."""
+    return _calls()[0](address)
+
+
+def one(address: int, y: float, h: float) -> float:
+    """The loss of the one row that a task tells, of target `y` and weight `h`; NaN where it was refused, and nothing was applied."""
+    global one
+    one = _calls()[1]  # from now on the compiled function itself
+    return one(address, y, h)
+
+
+__all__ = ["ArgumentError", "one", "rows"]
