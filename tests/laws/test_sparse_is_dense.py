@@ -49,7 +49,7 @@ def test_sparse_is_dense(seed):
             assert np.abs(ends[0] - other).max() <= 1e-7 * max(1.0, np.abs(ends[0]).max()), (kind, loss, rule)
 
 
-@pytest.mark.parametrize("rule", [{}, {"penalty": "l1"}, {"average": True}, {"momentum": 0.9}], ids=str)
+@pytest.mark.parametrize("rule", [{}, {"penalty": "l1"}, {"lr": 0.05, "average": True}, {"lr": 0.05, "momentum": 0.9}, {"lr": 0.05, "penalty": "l1"}], ids=str)
 def test_partial_fit_of_sparse_rows_is_that_of_dense_ones(rule):
     X, z = rows(3)
     y = (z > 0).astype(int)

@@ -14,7 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from fallline.problems import LinearModel, Loss
 from fallline.sklearn import data
 from fallline.sklearn.base import Targets
-from fallline.sklearn.partial import Partial, grown, with_classes
+from fallline.sklearn.partial import Partial, mixture, with_classes
 from fallline.sklearn.words import COMMON, NUMBERS, TWO_CLASSES, loss_of
 
 
@@ -142,8 +142,10 @@ class GDClassifier(ClassifierMixin, Partial):
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> GDClassifier:
         """Learn from rows as they come, each once, in their order.
 
-        Law: a call with n rows is n calls with one row, to rounding. lr="auto" finds a rate for each row (`fallline.sklearn.stream`);
-        columns are taken as they are. A class that appears later gets weights of zero; with one class there is nothing to learn.
+        Law: a call with n rows is n calls with one row. lr="auto" makes the safe steps of `fallline.online`, one for each row whatever
+        batch_size says: columns of any size, rows of any weight, never past a row's target (`fallline.sklearn.safe`); they have no
+        momentum, average or schedule. A given lr is the plain descent, columns as they are. A class that appears later gets weights of zero;
+        with one class there is nothing to learn.
 
         Args:
             X: [rows, features], dense or sparse. One row of a NumPy array of the first call's type takes some microseconds.
@@ -153,6 +155,7 @@ class GDClassifier(ClassifierMixin, Partial):
 
         Raises:
             ValueError: labels that are not among `classes`, or classes known before that are not; class_weight="balanced".
+            ValueError: lr="auto" with momentum, average or schedule.
             Diverged: at a rate that was given.
 
         >>> model = GDClassifier(loss="log_loss")
@@ -172,14 +175,14 @@ class GDClassifier(ClassifierMixin, Partial):
             )
         known = getattr(self, "classes_", None)
         now = with_classes(known, classes, y)
-        if known is not None and len(now) != len(known):
-            self.coef_, self.intercept_ = grown(np.atleast_2d(self.coef_), self.intercept_, known, now, self.loss == "log_loss")
         self.classes_ = now
         index, count = np.searchsorted(now, y), len(now)
+        loss, outputs = loss_of(self, count), 0 if count == 1 else 1 if count == 2 else count
+        if known is not None and count != len(known):
+            self._grown(loss, outputs, mixture(known, now, self.loss == "log_loss"))
         if self.class_weight is not None:
             weight = data.with_class_weight(weight, {c: w for c, w in self.class_weight.items() if c in now.tolist()}, now, index, seen=False)
-        loss = loss_of(self, count)
-        return self._learn(X, y, Targets(loss, _as_loss_takes(loss, index, count), index, 0 if count == 1 else 1 if count == 2 else count), weight)
+        return self._learn(X, y, Targets(loss, _as_loss_takes(loss, index, count), index, outputs), weight)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Scores: of the second class [rows], or of each class [rows, classes].

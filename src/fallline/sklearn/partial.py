@@ -1,5 +1,7 @@
 """`partial_fit`: what a call is given, checked; classes that appear later; the way to the learner.
 
+Without a learning rate the learner makes safe steps (`safe`), with one the plain engine descends (`stream`).
+
 A new class gets a column of zeros, at its sorted place. Where there were two classes and so one column w, telling the second from
 the first, they become (-w/2, w/2) under the softmax and (-w, w) each against the rest: what the model said of the two, it says still.
 """
@@ -13,15 +15,16 @@ import numpy as np
 from sklearn.base import is_classifier
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-from fallline.problems import LinearModel
+from fallline.problems import LinearModel, Loss
 from fallline.problems.arrays import is_sparse
 from fallline.sklearn.base import ROWS, Linear, Targets
 from fallline.sklearn.data import numbered
+from fallline.sklearn.safe import Safe
 from fallline.sklearn.stream import Learner
 from fallline.sklearn.words import rule_of
 
 _told = attrgetter(
-    "loss", "penalty", "alpha", "l1_ratio", "epsilon", "fit_intercept", "lr", "batch_size", "momentum", "nesterov", "schedule", "average", "early_stopping"
+    "loss", "penalty", "alpha", "l1_ratio", "epsilon", "fit_intercept", "lr", "batch_size", "momentum", "nesterov", "schedule", "average", "early_stopping", "scale"
 )
 """The parameters that a call reads."""
 
@@ -29,63 +32,105 @@ _told = attrgetter(
 class Partial(Linear):
     """The part of the estimators that learns from rows as they come."""
 
+    # The weights are the learner's while rows come, and worked out when they are asked for; those that a fit leaves, or the user
+    # sets, stand in `__dict__` until the next row.
+
+    @property
+    def coef_(self) -> Any:
+        """Coefficients, in the columns' own units."""
+        return self._weights_of("_coef", 0)
+
+    @coef_.setter
+    def coef_(self, value: Any) -> None:
+        self._coef = value
+
+    @property
+    def intercept_(self) -> Any:
+        """Constants."""
+        return self._weights_of("_intercept", 1)
+
+    @intercept_.setter
+    def intercept_(self, value: Any) -> None:
+        self._intercept = value
+
+    def _weights_of(self, name: str, which: int) -> Any:
+        held = self.__dict__
+        if name in held:
+            return held[name]
+        if "_learner" not in held:
+            raise AttributeError(f"this {type(self).__name__} has no {name[1:]}_ yet: call fit or partial_fit first")
+        weights = held["_learner"][0].weights[which]
+        return weights[0] if which == 0 and not is_classifier(self) else weights
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return "_learner" in self.__dict__ or "_coef" in self.__dict__
+
     def _quick(self, X: Any, y: Any) -> bool:
         """Learn from one dense row, where everything is as in the call before; False where it is not, and nothing was done."""
-        held = self.__dict__.get("_learner")
-        if held is None or type(X) is not np.ndarray or X.ndim != 2 or len(y) != 1:
+        held = self.__dict__
+        if "_learner" not in held or "_coef" in held or "_intercept" in held or type(X) is not np.ndarray or X.ndim != 2 or len(y) != 1:
             return False
-        learner, told, coef, numbers = held
-        if X.shape != (1, learner.model.features) or X.dtype != learner.dtype or coef is not self.coef_ or told != _told(self) or not learner.is_quick:
+        learner, told, numbers = held["_learner"]
+        if X.shape != (1, learner.model.features) or X.dtype != learner.dtype or told != _told(self) or not learner.is_quick:
             return False
-        label = y[0]
+        label, x = y[0], X[0]
         try:
             target = float(label) if numbers is None else numbers.get(label)
         except (TypeError, ValueError):
             return False
-        x = X[0]
-        square = float(x.dot(x))
-        if target is None or not square < 1e300 or not -1e300 < target < 1e300:
+        if target is None or not x.dot(x) < 1e300 or not -1e300 < target < 1e300 or not learner.learn_one(x, target):
             return False
-        learner.learn_one(x, target, square)
         self.t_ += 1
         return True
 
     def _learn(self, X: Any, y: np.ndarray, targets: Targets, weight: np.ndarray | None) -> Any:
-        """Learn from checked rows; `coef_` and `intercept_` look into the learner's registers afterwards."""
-        learner = self._learner_for(X, targets)
-        size = X.shape[0] if self.batch_size == "full" else 1 if self.batch_size == "auto" else getattr(self.batch_size, "size", self.batch_size)
-        if targets.outputs:
-            learner.learn(X, targets.y, weight, min(int(size or X.shape[0]), X.shape[0]))
-        coef, intercept = learner.weights
-        self.coef_ = coef if is_classifier(self) else coef[0]
-        self.intercept_ = intercept
-        self.t_ = getattr(self, "t_", 1) + X.shape[0]
+        """Learn from checked rows."""
+        learner, rows = self._learner_for(X, targets), X.shape[0]
+        self._learner = (learner, _told(self), self._numbers(targets))
+        for name in ("_coef", "_intercept"):
+            self.__dict__.pop(name, None)
+        if targets.outputs and isinstance(learner, Safe):
+            learner.learn(X, targets.y, weight)
+        elif targets.outputs:
+            size = rows if self.batch_size == "full" else 1 if self.batch_size == "auto" else getattr(self.batch_size, "size", self.batch_size)
+            learner.learn(X, targets.y, weight, min(int(size or rows), rows))
+        self.t_ = getattr(self, "t_", 1) + rows
         self.n_iter_ = getattr(self, "n_iter_", 1)
-        self._learner = (learner, _told(self), self.coef_, self._numbers(targets))
         return self
 
-    def _learner_for(self, X: Any, targets: Targets) -> Learner:
+    def _learner_for(self, X: Any, targets: Targets) -> Learner | Safe:
         """The learner of the call before where it still fits; else a new one from `coef_`, or from zeros."""
         told, sparse, dtype = _told(self), is_sparse(X), X.dtype
-        held = self.__dict__.get("_learner")
-        outputs = max(targets.outputs, 1)
-        if held is not None:
-            learner, before, coef, _ = held
-            same = before == told and coef is self.coef_ and learner.sparse == sparse and learner.model.outputs == outputs and learner.model.loss == targets.loss
-            if same and learner.state.w.flags.writeable:
-                return learner
-        if not hasattr(self, "coef_"):
-            coef, intercept = np.zeros((outputs, X.shape[1])), np.zeros(outputs)
-        else:
-            coef, intercept = np.atleast_2d(self.coef_), self.intercept_
-            dtype = coef.dtype if held is not None else dtype
-        rule = rule_of(self, 1.0 if self.lr == "auto" else float(self.lr), 1.0)
-        model = LinearModel(targets.loss, X.shape[1], outputs, self.fit_intercept, None if targets.index is None else self.classes_)
-        made = Learner(model, rule, self.lr == "auto", sparse, dtype, coef, intercept)
-        if held is not None:  # a stream goes on: what it knows of lengths is kept
-            for name in ("rows", "length", "sizes", "sum"):
-                setattr(made.rates, name, getattr(held[0].rates, name))
+        held, outputs, own = self.__dict__.get("_learner"), max(targets.outputs, 1), "_coef" in self.__dict__ or "_intercept" in self.__dict__
+        before = None if held is None else held[0]
+        if before is not None and held[1] == told and not own and before.model.outputs == outputs and before.model.loss == targets.loss:
+            if isinstance(before, Safe) or (before.sparse == sparse and before.state.w.flags.writeable):
+                return before
+        coef, intercept = np.zeros((outputs, X.shape[1])), np.zeros(outputs)
+        if self.__sklearn_is_fitted__():
+            if is_sparse(self.coef_):
+                raise ValueError("coef_ is a sparse matrix, as sparsify() leaves it: call densify() before partial_fit")
+            coef, intercept = np.atleast_2d(self.coef_), np.atleast_1d(self.intercept_)
+            dtype = before.dtype if before is not None else dtype
+        model = self._model(targets.loss, X.shape[1], outputs)
+        past = getattr(self, "t_", 1) - 1
+        if self.lr != "auto":
+            return Learner(model, rule_of(self, float(self.lr), 1.0), sparse, dtype, coef, intercept, past if before is not None else 0)
+        made = Safe(model, rule_of(self, 1.0, 1.0), self.scale, sparse, dtype, coef, intercept, past)
+        if isinstance(before, Safe):
+            made.goes_on(before)
         return made
+
+    def _model(self, loss: Loss, features: int, outputs: int) -> LinearModel:
+        return LinearModel(loss, features, outputs, self.fit_intercept, self.classes_ if is_classifier(self) else None)
+
+    def _grown(self, loss: Loss, outputs: int, mixture: np.ndarray) -> None:
+        """Weights for `outputs` scores, each a mixture [outputs, outputs before] of those there were."""
+        held = self.__dict__.get("_learner")
+        if held is not None and isinstance(held[0], Safe) and "_coef" not in self.__dict__ and "_intercept" not in self.__dict__:
+            held[0].grown(self._model(loss, held[0].model.features, max(outputs, 1)), mixture)
+        else:
+            self.coef_, self.intercept_ = mixture @ np.atleast_2d(self.coef_), mixture @ self.intercept_
 
     def _numbers(self, targets: Targets) -> dict[Any, float] | None:
         """What the kernel calls each label where one call can be quick; None for numbers."""
@@ -103,7 +148,9 @@ class Partial(Linear):
         self._validate_params()
         if self.early_stopping:
             raise ValueError("early_stopping should be False with partial_fit")
-        first = not hasattr(self, "coef_")
+        if self.lr == "auto":
+            _only_safe(self)
+        first = not self.__sklearn_is_fitted__()
         X, y = validate_data(self, X, y, reset=first, y_numeric=not is_classifier(self), **ROWS)
         held = self.__dict__.get("_learner")
         if held is not None and X.dtype != held[0].dtype:  # a stream keeps the type of its first rows
@@ -112,21 +159,33 @@ class Partial(Linear):
         return X, y, weight
 
 
-def grown(coef: np.ndarray, intercept: np.ndarray, old: np.ndarray, new: np.ndarray, halved: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Coefficients [classes or 1, features] and intercepts of the classes `old` for the classes `new`, among which they are.
+def _only_safe(estimator: Any) -> None:
+    """Refuse what safe steps cannot honour."""
+    for name, usual in (("momentum", 0), ("average", False), ("schedule", None)):
+        value = getattr(estimator, name)
+        if value != usual:
+            raise ValueError(
+                f"partial_fit with lr='auto' and {name}={value!r}: it makes safe steps, one for each row, which have no {name}; "
+                f"give a learning rate, such as lr=0.01, or leave {name} out"
+            )
+
+
+def mixture(old: np.ndarray, new: np.ndarray, halved: bool) -> np.ndarray:
+    """[scores, scores before]: the scores of the classes `new` from those of `old`, which are among them.
 
     Args:
         halved: two classes share the column between them (softmax), or each has it whole.
     """
     if len(new) <= 2:  # one class has learnt nothing
-        return (coef, intercept) if len(old) == len(new) else (np.zeros_like(coef), np.zeros_like(intercept))
-    if len(old) <= 2:
-        share = 0.5 if halved else 1.0
-        coef, intercept = (np.concatenate([-share * a, share * a]) if len(old) == 2 else 0 * a for a in (coef, intercept))
-    more, shift = np.zeros((len(new), coef.shape[1]), coef.dtype), np.zeros(len(new), intercept.dtype)
+        return np.zeros((1, 1))
     at = np.searchsorted(new, old)
-    more[at], shift[at] = coef, intercept
-    return more, shift
+    if len(old) > 2:
+        return (np.arange(len(new))[:, None] == at).astype(np.float64)
+    out = np.zeros((len(new), 1))
+    if len(old) == 2:
+        share = 0.5 if halved else 1.0
+        out[at, 0] = -share, share
+    return out
 
 
 def with_classes(known: np.ndarray | None, declared: Any, y: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from ctypes import ArgumentError
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +50,10 @@ class SafeOnline(SafeState):
 
     def _furnish(self) -> None:
         """Room for one row, and where everything lies."""
+        for name in ("_law", "_dense", "_slots", "_b", "_totals"):  # written through their addresses: never into a read-only map
+            held = getattr(self, name)
+            if not (held.flags.c_contiguous and held.flags.writeable and held.flags.aligned):
+                setattr(self, name, np.array(held, order="C"))
         self._rooms = room = _Rooms(self.features, self.outputs, self._targets)
         self._task = task = np.zeros(k.FIELDS, np.int64)
         placed = {
@@ -59,7 +64,7 @@ class SafeOnline(SafeState):
             task[place] = array.ctypes.data
         task[[k.ROWS, k.FEATURES, k.OUTPUTS, k.SLOTS, k.PARTS, k.TARGETS]] = 1, self.features, self.outputs, *self._slots.shape, self._targets
         self._address, self._x = task.ctypes.data, room.x[0]
-        self._width = len(self._x)
+        self._width, (self._several, self._one, _) = len(self._x), k.calls()
         self._known = self._labels.places if self._targets == 1 and self.outputs else {}
 
     @property
@@ -68,7 +73,7 @@ class SafeOnline(SafeState):
         return 1 if self.loss.classifies else self.outputs
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_rooms", "_task", "_x", "_known")}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_rooms", "_task", "_x", "_known", "_several", "_one")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -116,11 +121,11 @@ class SafeOnline(SafeState):
                 if len(x) == self._width:
                     known = self._known
                     self._x[:] = x
-                    loss = k.one(self._address, y if known is None else known[y], weight)
+                    loss = self._one(self._address, y if known is None else known[y], weight)
                     if loss == loss:
                         self.step += 1
                         return loss
-            except (KeyError, ValueError, TypeError, k.ArgumentError):
+            except (KeyError, ValueError, TypeError, ArgumentError):
                 pass
         return self._learn(x, y, sparse, weight)
 
@@ -185,12 +190,21 @@ class SafeOnline(SafeState):
         for place, array in given.items():
             task[place] = array.ctypes.data
         task[k.ROWS], task[k.OFFSETS] = rows, len(given[k.AT_OFFSET])
-        done = k.rows(task.ctypes.data)
+        done = self._several(task.ctypes.data)
         self.step += done
         if done < rows:
             e = slice(entries[0][done], entries[0][done + 1])
             raise self._refused(X[done], y[done], h[done], entries[1][e], entries[2][e])
         return given[k.AT_OUT]
+
+    def quickly(self, x: np.ndarray, y: float) -> bool:
+        """Learn from a row of `features` numbers, weight 1, and a target as the kernels take it; False where it was refused."""
+        self._x[:] = x
+        loss = self._one(self._address, y, 1.0)
+        if loss != loss:
+            return False
+        self.step += 1
+        return True
 
     def _taken(self, x: Any, y: Any, sparse: Any, weight: float) -> np.ndarray:
         """One row through the kernel: loss and scores, until the next row."""
@@ -207,7 +221,7 @@ class SafeOnline(SafeState):
             raise InvalidValue(f"row {self.step}: sparse= expects (indices, values) of one length, got shapes {columns.shape} and {values.shape}")
         self._enter(columns, values)
         try:
-            if not k.rows(self._address):
+            if not self._several(self._address):
                 raise self._refused(room.x[0], room.y[0], weight, columns, values)
         finally:
             room.starts[1] = 0

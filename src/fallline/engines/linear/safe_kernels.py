@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-from ctypes import ArgumentError
 from functools import cache
 from typing import Any
 
@@ -26,14 +25,24 @@ from numba import carray, types
 
 from fallline.compiled import announced, callback, kernel
 from fallline.engines.linear.flow import penalised, score_flow, softmax_flow
-from fallline.engines.linear.scalar import HUBER, INSENSITIVE, POISSON, QUANTILE, SOFTMAX, losses_slopes, target_of
+from fallline.engines.linear.scalar import (
+    HUBER,
+    INSENSITIVE,
+    POISSON,
+    QUANTILE,
+    SOFTMAX,
+    losses_slopes,
+    target_of,
+)
 from fallline.pointers import float64_at, int64_at
 
 MEAN, SPREAD, SEEN, WEIGHTS = range(4)
 SQUARE, KNOWN, SINCE, RATE = range(4)
 """Of a slot; the last two only with a penalty."""
-CODE, PARAMETER, STEP, L2, L1, SCALED = range(6)
-"""Of the law: the loss, its rate, the penalty, and whether columns are standardised."""
+LAW = 7
+CODE, PARAMETER, STEP, L2, L1, SCALED, INTERCEPT = range(LAW)
+"""The law: the loss, its rate, the penalty, whether columns are scaled, and whether there is an intercept; without one, columns
+are not centred."""
 LARGEST = 1e140
 """Numbers beyond are refused: their squares must stay finite over any number of rows."""
 FLAT = 1e-12
@@ -54,7 +63,7 @@ def readable(X, i, starts, columns, values, y, weight, size):
 
 
 @kernel
-def viewed(X, i, h, scaled, dense, z):
+def viewed(X, i, h, scaled, centred, dense, z):
     """Row `i` in the view that has seen it, into z[0]; returns its squared length."""
     length = 0.0
     for j in range(X.shape[1]):
@@ -65,7 +74,8 @@ def viewed(X, i, h, scaled, dense, z):
                 seen = dense[SEEN, j] + h
                 if scaled:
                     away = x - dense[MEAN, j]
-                    dense[MEAN, j] += away * (h / seen)
+                    if centred:
+                        dense[MEAN, j] += away * (h / seen)
                     dense[SPREAD, j] += h * away * (x - dense[MEAN, j])
                 else:
                     dense[SPREAD, j] = seen  # a deviation of 1, always
@@ -140,6 +150,7 @@ def safe(X, starts, columns, values, y, weight, offset, law, dense, slots, b, to
     """
     rows, d, outputs = X.shape[0], X.shape[1], b.shape[1]
     code, parameter, l2, l1, scaled = int(law[CODE]), law[PARAMETER], law[L2], law[L1], law[SCALED] > 0
+    intercept = law[INTERCEPT] > 0
     p, after, slopes = np.zeros((1, outputs)), np.zeros(outputs), np.zeros((1, outputs))
     alone = code == SOFTMAX and outputs == 1  # of one class there is nothing to learn but the columns
     for i in range(rows):
@@ -147,7 +158,7 @@ def safe(X, starts, columns, values, y, weight, offset, law, dense, slots, b, to
             return i
         h, now = weight[i], totals[0]
         first, last, at = starts[i], starts[i + 1], slots.shape[1] - outputs
-        length = 1.0 + viewed(X, i, h, scaled, dense, z) + entries_viewed(i, h, scaled, starts, columns, values, slots)
+        length = law[INTERCEPT] + viewed(X, i, h, scaled, intercept, dense, z) + entries_viewed(i, h, scaled, starts, columns, values, slots)
         for k in range(outputs):
             score = b[0, k]
             if offset.shape[0] > 0:
@@ -165,11 +176,11 @@ def safe(X, starts, columns, values, y, weight, offset, law, dense, slots, b, to
             continue
         totals[0] += h
         totals[1] += h * length
-        if alone:
+        if alone or totals[1] == 0:
             continue
         size, step, before = totals[1] / totals[0], law[STEP], totals[2]
         own = time_of(before + totals[0], h, size, step)  # of the intercept: seen in every row
-        time, seen, rate = own, totals[0], own
+        time, seen, rate = own * law[INTERCEPT], totals[0], own
         for j in range(d):
             if dense[SEEN, j] != seen:  # most columns are seen in every row
                 seen = dense[SEEN, j]
@@ -188,8 +199,9 @@ def safe(X, starts, columns, values, y, weight, offset, law, dense, slots, b, to
                 b[1, k] += h * (target if code == POISSON else abs(target - p[0, k]))
                 after[k] = score_flow(code, parameter, p[0, k], target, time * unit(code, parameter, b[1, k], totals[0]))
         for k in range(outputs):
-            pull = (after[k] - p[0, k]) / time
-            b[0, k] += pull * own
+            pull = (after[k] - p[0, k]) / time if time > 0 else 0.0
+            if intercept:
+                b[0, k] += pull * own
             for j in range(d):
                 dense[WEIGHTS + k, j] += pull * z[1, j]
             after[k] = pull
@@ -230,7 +242,7 @@ def _carried_out(task):
         carray(float64_at(task[AT_X]), (n, d)), starts, carray(int64_at(task[AT_COLUMNS]), (starts[n],)),
         carray(float64_at(task[AT_VALUES]), (starts[n],)), carray(float64_at(task[AT_Y]), (n, task[TARGETS])),
         carray(float64_at(task[AT_WEIGHT]), (n,)), carray(float64_at(task[AT_OFFSET]), (task[OFFSETS], outputs)),
-        carray(float64_at(task[AT_LAW]), (SCALED + 1,)), carray(float64_at(task[AT_DENSE]), (WEIGHTS + outputs, d)),
+        carray(float64_at(task[AT_LAW]), (LAW,)), carray(float64_at(task[AT_DENSE]), (WEIGHTS + outputs, d)),
         carray(float64_at(task[AT_SLOTS]), (sparse, task[PARTS])), carray(float64_at(task[AT_B]), (2, outputs)),
         carray(float64_at(task[AT_TOTALS]), (3,)), carray(float64_at(task[AT_Z]), (3, d)), carray(float64_at(task[AT_OUT]), (n, 1 + outputs)),
     )  # fmt: skip
@@ -252,23 +264,10 @@ def _one(address, y, h):
 
 
 @cache
-def _calls() -> tuple[Any, ...]:
+def calls() -> tuple[Any, ...]:
+    """Two functions, and their code: `rows(address of a task)`, how many rows were taken, see `safe`; and `one(address, y, weight)`, the
+    loss of the one row that the task tells, NaN where it was refused and nothing was applied."""
     with announced():
         made = callback(_rows, types.int64(types.int64)), callback(_one, types.float64(types.int64, types.float64, types.float64))
     kinds = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64), ctypes.PYFUNCTYPE(ctypes.c_double, ctypes.c_int64, ctypes.c_double, ctypes.c_double)
-    return (*(kind(code.address) for kind, code in zip(kinds, made, strict=True)), made)  # which own the code
-
-
-def rows(address: int) -> int:
-    """`safe` of the task at an address; see there."""
-    return _calls()[0](address)
-
-
-def one(address: int, y: float, h: float) -> float:
-    """The loss of the one row that a task tells, of target `y` and weight `h`; NaN where it was refused, and nothing was applied."""
-    global one
-    one = _calls()[1]  # from now on the compiled function itself
-    return one(address, y, h)
-
-
-__all__ = ["ArgumentError", "one", "rows"]
+    return (*(kind(code.address) for kind, code in zip(kinds, made, strict=True)), made)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -21,15 +20,16 @@ class SafeState:
         rate: multiplies the safe rate.
         weight_decay, l1: the penalty weight_decay/2 ||w||^2 + l1 ||w||_1 on the weights in the view.
         scaled: whether columns are standardised; else they are taken as they are.
+        intercept: whether there is one; without, columns are divided by their root mean square and not centred.
         age: weight of rows that were learnt elsewhere before.
     """
 
     def __init__(
         self, loss: Loss, features: int, outputs: int, *, sparse: int = 0, rate: float = 1.0, weight_decay: float = 0.0, l1: float = 0.0,
-        scaled: bool = True, age: float = 0.0,
+        scaled: bool = True, intercept: bool = True, age: float = 0.0,
     ):  # fmt: skip
         self.step, self.rate, self.weight_decay, self.l1 = 0, rate, weight_decay, l1
-        self._law = np.array([0, 0, 0, weight_decay, l1, scaled], np.float64)
+        self._law = np.array([0, 0, 0, weight_decay, l1, scaled, intercept], np.float64)
         self._told(loss)
         self._dense = np.zeros((k.WEIGHTS + outputs, features))
         self._slots = np.zeros((sparse, self._head + outputs))
@@ -136,6 +136,16 @@ class SafeState:
         errors = np.where(from_before.any(axis=1), from_before @ self._b[1], self._b[1].mean() if self._b.shape[1] else 0.0)
         self._b = np.array([outputs @ self._b[0], errors])
 
+    def goes_on(self, other: SafeState) -> None:
+        """Take over what another model of the same columns knows of them and of time, not its weights."""
+        self._dense[: k.WEIGHTS], self._totals[:] = other._dense[: k.WEIGHTS], other._totals
+        self._slots[:, : k.KNOWN + 1] = other._slots[:, : k.KNOWN + 1]
+        if self._head > k.KNOWN + 1:
+            self._slots[:, k.SINCE] = self._totals[0]
+        if self._b.shape == other._b.shape:
+            self._b[1] = other._b[1]
+        self.step = other.step
+
     def _lengthened(self, sparse: int) -> None:
         """Room for more sparse features."""
         if sparse > len(self._slots):
@@ -155,6 +165,3 @@ class SafeState:
                 raise InvalidValue(f"the state's array {name!r} is not float64 {list(shape)}: it is of another model")
         self.step = step
         self._dense, self._slots, self._b, self._totals = (np.ascontiguousarray(arrays[name]).copy() for name in expected)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_rooms", "_task")}
