@@ -131,6 +131,16 @@ def test_what_it_leaves_predicts_reports_and_is_listed(tmp_path, run):
     assert "test accuracy" in run("runs", tmp_path / "runs").out
 
 
+@pytest.mark.parametrize("loss", ["hinge", "modified_huber", "perceptron", "quantile", "epsilon_insensitive", "huber", "poisson"])
+def test_every_loss_has_a_stream(loss, tmp_path):
+    draw = np.random.default_rng(0)
+    x, classes = draw.uniform(0, 1e6, 600), loss in ("hinge", "modified_huber", "perceptron")
+    run = streamed("x,y\n" + "".join(f"{v:.6g},{('no', 'yes')[int(v > 5e5)] if classes else round(v / 1e5)}\n" for v in x), tmp_path / "run", loss=loss)
+    (tmp_path / "one.csv").write_text("x\n9e5\n")
+    (found,) = run.predict(tmp_path / "one.csv")
+    assert found == "yes" if classes else 6.5 < float(found) < 11
+
+
 def test_numbers_and_rows_without_a_target(tmp_path):
     draw = np.random.default_rng(0)
     x = draw.standard_normal(3000) * 1e5
