@@ -89,3 +89,16 @@ def as_flat(layout: Layout, start: Any) -> np.ndarray:
     if not np.isfinite(flat).all():
         raise InvalidValue(f"start holds {flat[~np.isfinite(flat)][0]} at position {int(np.argmin(np.isfinite(flat)))}: expected finite numbers")
     return flat
+
+
+def start_of(problem: Any, start: Any) -> np.ndarray:
+    """Where a descent of a problem starts, flat float64: its own start, or weights of a user's, checked and brought to the problem's units.
+
+    Raises:
+        UnknownName, InvalidValue: weights that are not the layout's.
+    """
+    if start is None:
+        return problem.start()
+    flat = as_flat(problem.layout, start)
+    placed = getattr(problem, "placed", None)
+    return flat if placed is None else placed(flat)

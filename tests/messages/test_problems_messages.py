@@ -55,6 +55,13 @@ TWO = ["a", "b", "a", "b"]
         (lambda: P.logistic(X, TWO).on(X, list("abcd")), "y is 'c' at row 2: not among the classes of the training data ('a', 'b')"),
         (lambda: P.logistic(X, TWO).on(X[:, :1], TWO), "X has 1 features and the model was trained with 2"),
         (lambda: P.hinge(X, TWO).predict_proba({"coef": np.zeros(2), "intercept": np.zeros(())}, X), "a hinge model has no probabilities"),
+        (lambda: P.logistic(X, TWO).standardized().standardized(), "the problem is standardized already: standardize the one that it was made from"),
+        (lambda: P.logistic(X, TWO, intercept=False).standardized(), "centred columns need an intercept, which takes up their means; make the problem with"),
+        (
+            lambda: P.logistic(X, TWO).standardized().held_out(P.logistic(X, TWO).on(X + X * X, TWO).standardized()),
+            "features, float64, standardized> is standardized by columns of its own: give (X, y) or the problem before `standardized()`, and it is seen",
+        ),
+        (lambda: P.logistic(X, TWO).held_out(P.logistic(X, TWO).standardized()), "is standardized by columns of its own: give (X, y)"),
         (lambda: P.quadratic([]), "eigenvalues=[]: expected at least one number"),
         (lambda: P.quadratic([1, 2], start=[1]), "start has 1 numbers and eigenvalues has 2"),
         (lambda: P.quadratic([1], noise=-1), "noise=-1: expected a number of at least 0"),

@@ -18,7 +18,7 @@ import numpy as np
 from fallline.batches import Batches
 from fallline.curvature import differences, top_eigenvalue
 from fallline.engines.reference import ReferenceEngine
-from fallline.layout import as_flat
+from fallline.layout import start_of
 from fallline.plan import Plan
 from fallline.rules import edge
 
@@ -59,7 +59,7 @@ def bracket(problem: Any, plan: Plan, rows: np.ndarray | None, products: int = I
         start: initial weights, or None for the problem's own.
     """
     look = _Look(problem, rows)
-    w = problem.start() if start is None else as_flat(problem.layout, start)
+    w = start_of(problem, start)
     loss, g = look.gradient(w)
     if not (math.isfinite(loss) and np.isfinite(g).all()):
         return Bracket(None, None, None, look.spent, "the loss or its gradient is not finite at the start: look at the data, or start elsewhere")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fallline.history import Advance, Packed, State, Trace, check_packed
-from fallline.layout import as_flat
+from fallline.layout import start_of
 from fallline.rows import COLUMNS, INDEX, Answer, Start, update
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class ReferenceEngine:
 
     def begin(self, start: Any, rule_start: Start) -> State:
         """The state before update 0, from a user's weights or the problem's own."""
-        return State.begin(self.problem.start() if start is None else as_flat(self.problem.layout, start), rule_start)
+        return State.begin(start_of(self.problem, start), rule_start)
 
     def answer(self, state: Any, answer: Answer) -> np.ndarray:
         """The answer as flat weights, float64 [size]."""

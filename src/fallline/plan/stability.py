@@ -17,7 +17,7 @@ import numpy as np
 
 from fallline.curvature import Curvature, measured
 from fallline.errors import InvalidValue, PlanMismatch
-from fallline.layout import as_flat
+from fallline.layout import start_of
 from fallline.rules import Group, resolve_groups
 from fallline.rules.stability import borne, largest_factor, parts_of, radius
 
@@ -164,7 +164,7 @@ def _measured(problem: Any, groups: Sequence[Group], group_of: Sequence[int] | N
     scale = np.ones(problem.layout.size)
     for part, group in zip(problem.layout.slices, group_of or (), strict=True):
         scale[part] = math.sqrt(groups[group].lr)
-    found = measured(problem, None if at is None else as_flat(problem.layout, at), scale=None if (scale == 1).all() else scale)
+    found = measured(problem, None if at is None else start_of(problem, at), scale=None if (scale == 1).all() else scale)
     if math.isnan(found.value):
         raise InvalidValue(f"the curvature {found.where} is not finite: the loss or its gradient is not; look at problem.gradient(problem.start())")
     return found

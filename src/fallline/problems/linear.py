@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -22,6 +22,7 @@ from fallline.problems import arrays
 from fallline.problems.losses import LOGISTIC, SOFTMAX, Loss
 from fallline.problems.model import LinearModel, Weights
 from fallline.problems.unsound import unsound
+from fallline.problems.view import Seen, View, column_squares, largest
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class LinearProblem:
         weight: [rows] with mean 1, or None.
         model: the model without the data.
         notes: sentences on what was converted on the way in.
+        view: how the columns are seen (`standardized`), or None. X holds what is stored for it, and flat weights are of the columns
+            as seen; `named` gives them in the columns' own units.
     """
 
     X: Any
@@ -53,6 +56,7 @@ class LinearProblem:
     weight: np.ndarray | None
     model: LinearModel
     notes: tuple[str, ...] = field(default=())
+    view: View | None = None
     convex: ClassVar[bool] = True
     """Every loss of `losses` is convex in the scores, and so in the weights."""
 
@@ -99,7 +103,8 @@ class LinearProblem:
 
     def __repr__(self) -> str:
         kind = f"{self.X.nnz:,} non-zeros of " if self.sparse else ""
-        return f"<{self.name} problem: {kind}{self.rows:,} rows x {self.features:,} features, {self.X.dtype}>"
+        seen = "" if self.view is None else ", standardized"
+        return f"<{self.name} problem: {kind}{self.rows:,} rows x {self.features:,} features, {self.X.dtype}{seen}>"
 
     @cached_property
     def fingerprint(self) -> str:
@@ -111,6 +116,8 @@ class LinearProblem:
             step = max(1, arrays.CHUNK_BYTES // max(1, part[:1].nbytes))
             for a in range(0, len(part), step):
                 digest.update(part[a : a + step].tobytes())
+        if self.view is not None:
+            digest.update(self.view.tobytes())
         return digest.hexdigest()
 
     def start(self) -> np.ndarray:
@@ -183,9 +190,14 @@ class LinearProblem:
         step = chunk or max(1, arrays.CHUNK_BYTES // (8 * (width + self.outputs)))
         for a in range(0, self.rows if batch is None else len(batch), step):
             at = slice(a, a + step) if batch is None else batch[a : a + step]
-            X = self.X[at].astype(np.float64, copy=False)
+            X = self._as_seen(self.X[at].astype(np.float64, copy=False))
             weight = None if self.weight is None else self.weight[at].astype(np.float64)
             yield X, self.target[at].astype(np.float64), weight
+
+    def _as_seen(self, X: Any) -> Any:
+        """Some of the rows of X as the view sees them: an operand of matrix products."""
+        base = None if self.view is None or not self.sparse else self.view.base
+        return X if base is None else Seen(X, base)
 
     def unsound(self, w: np.ndarray, batch: np.ndarray | None, seed: int, step: int) -> tuple[float, str, bool]:
         """The mean loss of rows at flat weights; the first column, score or loss that is not finite; whether the data are."""
@@ -213,7 +225,8 @@ class LinearProblem:
         target = _target(self.model.loss, y, data.shape[0], data.dtype, self.classes)[0]
         if target.shape[1:] != self.target.shape[1:]:
             raise InvalidValue(f"y has shape {target.shape}: expected {self.outputs} outputs, as in the training data")
-        return LinearProblem(data, target, arrays.sample_weights(weights, data.shape[0], data.dtype), self.model)
+        data = data if self.view is None else self.view.stored(data)
+        return LinearProblem(data, target, arrays.sample_weights(weights, data.shape[0], data.dtype), self.model, view=self.view)
 
     def part(self, rows: np.ndarray) -> LinearProblem:
         """Some of the rows as a problem of their own, a copy; their weights scaled to mean 1."""
@@ -221,7 +234,33 @@ class LinearProblem:
         if weight is not None and weight.mean() > 0:
             weight = np.ascontiguousarray(weight / weight.mean(), weight.dtype)
         X = arrays.matrix(self.X[rows]).X if self.sparse else np.ascontiguousarray(self.X[rows])
-        return LinearProblem(X, np.ascontiguousarray(self.target[rows]), weight, self.model)
+        return LinearProblem(X, np.ascontiguousarray(self.target[rows]), weight, self.model, view=self.view)
+
+    def standardized(self, *, center: bool = True) -> LinearProblem:
+        """The same rows with every column seen at mean 0 and standard deviation 1; sparse rows stay sparse.
+
+        Law: x~ = (x - mean)/scale, of these rows, each counted by its weight; scale is 1 where a column does not vary. The descent is that of
+        the dense matrix x~, to rounding, at the cost of the non-zeros. Weights of a run are in the columns' own units all the same:
+        coef = w/scale, intercept = b - w.mean/scale. Validation data (X, y) stay as they are: `train` and `on` see them alike.
+
+        Args:
+            center: False divides only: a sparse column's zero stays 0 then, and an l1 penalty is exact at any number of features.
+
+        Raises:
+            InvalidValue: it is standardized already; or there is no intercept to take up the means.
+
+        >>> from scipy.sparse import csr_array
+        >>> logistic(csr_array([[0.0, 4], [0, 0], [9, 0], [0, 4]]), [0, 0, 1, 1]).standardized()
+        <logistic problem: 3 non-zeros of 4 rows x 2 features, float64, standardized>
+
+        Source: scikit-learn's StandardScaler, which makes sparse rows dense or refuses them.
+        """
+        if self.view is not None:
+            raise InvalidValue("the problem is standardized already: standardize the one that it was made from")
+        if center and not self.intercept:
+            raise InvalidValue("standardized(): centred columns need an intercept, which takes up their means; make the problem with intercept=True, or give center=False")
+        view = View.of(self.X, self.weight, center)
+        return replace(self, X=view.stored(self.X), view=view)
 
     # ------------------------------------------------------------------------------------------------ for `train`
 
@@ -253,15 +292,27 @@ class LinearProblem:
         return loss, measured.values(self, np.concatenate(scores), metrics) if scores else []
 
     def named(self, point: np.ndarray) -> Weights:
-        """Flat weights by name and in shape, copies."""
-        return {name: np.array(value) for name, value in self.layout.split(np.asarray(point)).items()}
+        """Flat weights by name and in shape, copies; in the columns' own units."""
+        point = np.asarray(point)
+        if self.view is not None:
+            point = self._in_units(point, self.view.outside)
+        return {name: np.array(value) for name, value in self.layout.split(point).items()}
+
+    def placed(self, flat: np.ndarray) -> np.ndarray:
+        """Flat weights of the columns as seen, from those in the columns' own units: where a descent starts."""
+        return flat if self.view is None else self._in_units(flat, self.view.inside)
+
+    def _in_units(self, flat: np.ndarray, change: Any) -> np.ndarray:
+        size = self.layout.parameters[0].size
+        coef, intercept = change(np.asarray(flat[:size], np.float64).reshape(self.features, -1), np.asarray(flat[size:], np.float64))
+        return np.concatenate([coef.reshape(-1), intercept if self.intercept else flat[size:]])
 
     @cached_property
     def _scales(self) -> np.ndarray:
         total = np.zeros(self.features)
         with np.errstate(over="ignore"):
             for X, _, _ in self._chunks(None, None):
-                total += X.multiply(X).sum(axis=0) if self.sparse else np.einsum("ij,ij->j", X, X)
+                total += column_squares(X)
         scales = np.sqrt(total / self.rows)
         huge = np.flatnonzero(~np.isfinite(scales))  # squares beyond float64
         if huge.size:
@@ -272,7 +323,7 @@ class LinearProblem:
 
     @cached_property
     def _largest(self) -> float:
-        return max((float(np.abs(X.data if self.sparse else X).max(initial=0.0)) for X, _, _ in self._chunks(None, None)), default=0.0)
+        return max((largest(X) for X, _, _ in self._chunks(None, None)), default=0.0)
 
     def largest(self) -> float:
         """The largest size of a number in X."""

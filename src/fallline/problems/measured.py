@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from fallline.errors import InvalidValue
-from fallline.problems.arrays import CHUNK_BYTES, is_sparse
+from fallline.problems.arrays import CHUNK_BYTES
 from fallline.problems.linear import LinearProblem
 from fallline.problems.losses import SOFTMAX
+from fallline.problems.view import row_squares
 
 MEASURED_BYTES = 1 << 27
 """Scores of several weights that are held at once, where metrics need those of all rows."""
@@ -29,6 +31,15 @@ def held_out(problem: LinearProblem, data: Any) -> LinearProblem:
             f"valid= has the classes {data.classes.tolist()[:6]} and the problem {problem.classes.tolist()[:6]}: "
             "make it with problem.on(X, y), which numbers them alike"
         )
+    return _seen_alike(problem, data)
+
+
+def _seen_alike(problem: LinearProblem, data: LinearProblem) -> LinearProblem:
+    """Validation data whose columns are seen as the training data's are."""
+    if data.view is None and problem.view is not None:
+        return replace(data, X=problem.view.stored(data.X), view=problem.view)
+    if data.view is not None and not data.view.same_as(problem.view):
+        raise InvalidValue(f"valid={data!r} is standardized by columns of its own: give (X, y) or the problem before `standardized()`, and it is seen as the training data are")
     return data
 
 
@@ -103,8 +114,7 @@ def gradient_blocks(problem: LinearProblem, w: np.ndarray, blocks: Sequence[np.n
                 value = value.sum(axis=1) if value.ndim > 1 else value
                 if weight is not None:
                     slope, value = slope * weight[:, None], value * weight
-                norms = np.asarray(X.multiply(X).sum(axis=1)).reshape(-1) if is_sparse(X) else np.einsum("ij,ij->i", X, X)
-                squares[j] += float((norms + one) @ (slope * slope).sum(axis=1))
+                squares[j] += float((row_squares(X) + one) @ (slope * slope).sum(axis=1))
                 sums[j, :size] += (X.T @ slope).reshape(-1)
                 if problem.intercept:
                     sums[j, size:] += slope.sum(axis=0)

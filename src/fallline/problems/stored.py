@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fallline.batches import Blocks, Shuffled
+from fallline.errors import InvalidValue
 from fallline.plan import Plan
 from fallline.problems.linear import LinearProblem
 from fallline.problems.window import Window
@@ -67,6 +68,10 @@ class StoredProblem(LinearProblem):
             if batch is None and self.window is not None:
                 self.window.passed(at, at + len(part[1]))
                 at += len(part[1])
+
+    def standardized(self, *, center: bool = True) -> LinearProblem:
+        """Refused: the rows are in files, as they were written."""
+        raise InvalidValue("standardized(): these rows lie in files, as they were encoded; a table in memory can be standardized (a larger memory=...), or scale the columns in the file")
 
     def in_memory(self, plan: Plan, budget: float | None) -> tuple[LinearProblem, Plan, float | None]:
         """The sample, the plan for it (of as many updates), and what a search there may cost: see `find_lr`."""

@@ -33,7 +33,7 @@ def unsound(problem: Any, w: np.ndarray, batch: np.ndarray | None) -> tuple[str,
 
 def _in_data(problem: Any, rows: np.ndarray) -> str:
     """The first number among features and targets that is not finite: arrays may have been changed since they were checked."""
-    X, y = problem.X[rows], problem.target[rows]
+    X, y = problem._as_seen(problem.X[rows]), problem.target[rows]
     X = np.asarray(X.toarray() if problem.sparse else X)
     if not np.isfinite(X).all():
         row, column = np.argwhere(~np.isfinite(X))[0]
@@ -45,7 +45,7 @@ def _in_data(problem: Any, rows: np.ndarray) -> str:
 
 
 def _of_rows(problem: Any, w: np.ndarray, rows: np.ndarray) -> tuple[str, np.ndarray]:
-    X, y = problem.X[rows], problem.target[rows]
+    X, y = problem._as_seen(problem.X[rows]), problem.target[rows]
     X = np.asarray(X.toarray() if problem.sparse else X)
     kind, size, loss = X.dtype, problem.layout.parameters[0].size, problem.loss
     coef = w[:size].reshape(problem.features, -1).astype(kind)

@@ -12,7 +12,7 @@ import numpy as np
 from fallline.curvature import Curvature, measured
 from fallline.engines.population import Population
 from fallline.errors import InvalidValue
-from fallline.layout import as_flat
+from fallline.layout import start_of
 from fallline.sweeping.grid import Setting
 from fallline.sweeping.jobs import Ruler, SweepRun
 from fallline.sweeping.values import shown
@@ -71,7 +71,7 @@ def _broke(run: SweepRun, first: float, ruler: Ruler) -> bool:
 
 def _curvature(problem: Any, start: Any) -> Curvature | None:
     try:
-        found = measured(problem, None if start is None else as_flat(problem.layout, start))
+        found = measured(problem, None if start is None else start_of(problem, start))
     except InvalidValue:
         return None
     return found if np.isfinite(found.value) and found.value > 0 else None

@@ -13,7 +13,7 @@ import numpy as np
 
 from fallline.comparing.contenders import draws_nothing
 from fallline.errors import InvalidValue, PlanMismatch
-from fallline.layout import as_flat
+from fallline.layout import start_of
 from fallline.metrics import metric as metric_of
 from fallline.plan import Plan
 from fallline.progress import progress_for
@@ -153,7 +153,7 @@ def _carried_out(work: Work, jobs: list[Job], ladder: list[Rung], folder: SweepF
 
 def _definition(problem: Any, plan: Plan, names: Mapping[str, list[Any]], seeds: int, ruler: Ruler, ladder: list[Rung], start: Any) -> dict[str, Any]:
     """All that decides what a sweep's runs are, plain values."""
-    begin = problem.start() if start is None else as_flat(problem.layout, start)
+    begin = start_of(problem, start)
     return {
         "format": FORMAT,
         "plan": plan.to_json(),

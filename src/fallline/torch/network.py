@@ -192,6 +192,8 @@ def _row_losses(loss: RowLoss, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor
 
 def _data(rows: LinearProblem) -> tuple[Any, ...]:
     """(x, y) or (x, y, weight) as a module takes them: float32, classes as int64; rows that are sparse stay so until they are batches."""
+    if rows.view is not None:
+        raise InvalidValue("a network takes rows as they are: standardized() is of linear models; give the problem before it, or scale the columns")
     x = rows.X.astype(np.float32) if rows.sparse else rows.X.astype(np.float32, copy=False)
     y = rows.target.astype(np.int64 if rows.model.loss.code == SOFTMAX else np.float32)
     return (x, y) if rows.weight is None else (x, y, rows.weight.astype(np.float32))

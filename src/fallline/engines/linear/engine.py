@@ -19,7 +19,7 @@ from fallline.engines.linear import dense, sparse
 from fallline.engines.linear.state import Lazy, LinearState
 from fallline.errors import InvalidValue, NoClosedForm
 from fallline.history import Advance, Packed, State, Trace, check_packed
-from fallline.layout import as_flat
+from fallline.layout import start_of
 from fallline.rows import INDEX, Answer, Registers, Start
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ DENSE_COST = 64
 
 CONSTANT_BLOCK = 1 << 30
 """Steps of a block where no column varies: its table has digits of 64."""
+MOVED_BLOCK = 1 << 18
+"""As it, where columns are seen less a base: at its end the weights' products with the base are summed anew, so that roundings do not add up."""
 
 
 class LinearEngine:
@@ -62,12 +64,13 @@ class LinearEngine:
         self._dtype = X.dtype
         self._features = X.shape[1]
         self._data = data_of(problem)
+        self._base = problem.view.base if self._sparse and problem.view is not None else None
         self._loss = (int(problem.loss.code), float(problem.loss.parameter))
         self._nonzeros = max(1.0, X.nnz / X.shape[0]) if self._sparse else float(self._features)
 
     def begin(self, start: Any, rule_start: Start) -> State:
         """The state before update 0, from a user's weights or the problem's own."""
-        return State.begin(self.problem.start() if start is None else as_flat(self.problem.layout, start), rule_start)
+        return State.begin(start_of(self.problem, start), rule_start)
 
     def answer(self, state: Any, answer: Answer) -> np.ndarray:
         """The answer as flat weights, float64 [size]."""
@@ -83,13 +86,15 @@ class LinearEngine:
             check_packed(packed, {k: ((self.problem.layout.size,), packed.arrays[k].dtype) for k in packed.arrays})
             return State.unpack(packed)
         check_packed(packed, self._expected(packed))
-        return LinearState.unpack(packed, self.problem.layout)
+        return LinearState.unpack(packed, self.problem.layout, self._base)
 
     def _expected(self, packed: Packed) -> dict[str, tuple[tuple[int, ...], Any]]:
         """Shapes and types that a packed state must have here."""
         outputs = self.problem.outputs
         typed: dict[str, tuple[tuple[int, ...], Any]] = {n: ((count,), np.float64) for n, count in (("ahead", 2), ("scale", 1), ("debt", 2))}
         typed["b"] = ((4, outputs), self._dtype)
+        if self._base is not None and "moved" in packed.arrays:
+            typed["moved"] = ((4, 2, outputs), np.float64)
         shape = (self._features, outputs) if self._sparse else (outputs, self._features)
         typed |= {k: (shape, self._dtype) for k in ("w", "v", "s", "a") if k == "w" or k in packed.arrays}
         owed = packed.values.get("lazy")
@@ -133,7 +138,7 @@ class LinearEngine:
         return Advance(inner, Trace(losses[:done]), stopped, reason)
 
     def _arrange(self, state: State) -> LinearState:
-        return LinearState.of(state, self.problem.layout, self.problem.outputs, not self._sparse, self._dtype)
+        return LinearState.of(state, self.problem.layout, self.problem.outputs, not self._sparse, self._dtype, self._base)
 
     # ------------------------------------------------------------------------------------------- which kernel
 
@@ -142,6 +147,8 @@ class LinearEngine:
         law = _Law.of(segment, self.problem.intercept)
         size = segment.nominal or self.problem.rows
         if self._is_large(segment):
+            if self._sparse and state.is_behind:  # the plan before was of another kind
+                state.settle()
             return self._threaded(state, segment, law, needs, losses)
         if self._sparse:
             return self._run_sparse(state, segment, law, needs, losses, size)
@@ -162,26 +169,31 @@ class LinearEngine:
     def _run_sparse(self, state, segment: Segment, law: _Law, needs: Registers, losses: np.ndarray, size: int) -> int:
         plain = not (needs.v or needs.s or needs.a)
         data, common = self._data, (*self._loss, law.row, law.names, law.varying)
-        if plain and size == 1:
+        if plain and size == 1 and not (needs.threshold and self._base is not None):
             if state.lazy is not None or (state.debt[0] and not needs.threshold):  # the plan before was of another kind
                 state.settle()
             order = self._singles(segment)
             far = self._features * self.problem.outputs * self._dtype.itemsize > PREFETCHED
             l1 = 1.0 if needs.threshold else None
-            return sparse.scaled(*data, order, *common, state.w, state.scale, state.debt, l1, state.b, law.intercept, far, losses)
-        if state.scale[0] != 1 or state.debt[0]:
+            seen = (*self._seen, state.moving())
+            return sparse.scaled(*data, order, *common, state.w, state.scale, state.debt, l1, state.b, law.intercept, far, *seen, losses)
+        if state.lazy is None and state.is_behind:
             state.settle()
         order, bounds = self._order(segment)
-        why = _no_lazy_form(needs, segment)
+        why = _no_lazy_form(needs, segment, self._base is not None)
         many = size * self._nonzeros * EAGER_SHARE >= self._features
         if many or (why and self._features <= DENSE_COST * size * self._nonzeros):
+            if state.is_behind:
+                state.settle()
             v, s, a, l1 = state.present(needs)
-            return sparse.eager(*data, order, bounds, *common, state.w, v, s, a, l1, state.b, law.intercept, losses)
+            return sparse.eager(*data, order, bounds, *common, state.w, v, s, a, l1, state.b, law.intercept, self._base, losses)
         if why:
+            instead = "SGD (momentum, decay and averaging are exact), AdaGrad or RMSProp without momentum"
+            if self._base is not None:
+                instead = "columns that are divided and not centred (standardized(center=False)), SGD without l1 (momentum, decay and averaging are exact)"
             raise NoClosedForm(
                 f"{why}, so each step would have to touch all {self._features:,} features for the {size * self._nonzeros:,.0f} "
-                "non-zeros of a batch; use SGD (momentum, decay and averaging are exact), AdaGrad or RMSProp without "
-                f"momentum, or batches of at least {int(self._features / (DENSE_COST * self._nonzeros)) + 1} rows"
+                f"non-zeros of a batch; use {instead}, or batches of at least {int(self._features / (DENSE_COST * self._nonzeros)) + 1} rows"
             )
         return self._lazy(state, segment, law, needs, losses)
 
@@ -215,12 +227,16 @@ class LinearEngine:
             edges = np.linspace(0, len(rows), LANES + 1).astype(np.int64)
             law.fill(t)
             p, pb = law.gradient_point(state)
+            if self._base is not None:
+                pb = (pb - self._base @ p).astype(self._dtype)
             args = (*self._loss, p, pb, 1.0 / len(rows), g, gb, sums)
             work = [(a, b) for a, b in pairwise(shares.tolist()) if b > a]
             waiting = [self._pool.submit(run, *self._data, rows, edges, a, b, *args) for a, b in work[1:]]
             run(*self._data, rows, edges, *work[0], *args)
             for other in waiting:
                 other.result()
+            if self._base is not None:
+                g[0] -= np.multiply.outer(self._base, gb.sum(axis=(0, 1))).astype(self._dtype)
             if not dense.gather(
                 law.row, sums, len(rows), g, gb, state.w, *present, state.b, law.intercept, losses[t : t + 1]
             ):
@@ -243,9 +259,18 @@ class LinearEngine:
 
     # --------------------------------------------------------------------------------- lazy updates, sparse
 
+    @cached_property
+    def _seen(self) -> tuple[np.ndarray | None, np.ndarray | None, float | None]:
+        """Of columns that are seen less a base: the base, its product with each row, and its squared length; else nothing."""
+        if self._base is None:
+            return None, None, None
+        return self._base, np.asarray(self.problem.X @ self._base, np.float64), float(self._base @ self._base)
+
     def _block(self, law: _Law) -> int:
         """Steps of a block of the table: the more features there are to settle at its end, the longer."""
-        return self._varying_block if len(law.names) else CONSTANT_BLOCK
+        if len(law.names):
+            return self._varying_block
+        return CONSTANT_BLOCK if self._base is None else MOVED_BLOCK
 
     @property
     def _varying_block(self) -> int:
@@ -263,6 +288,7 @@ class LinearEngine:
                 state.settle()
             if state.lazy is None:
                 state.lazy = self._owing(law, needs, begin, block, at)
+                state.present(needs)
             part = min(len(losses) - done, begin + block - at)
             varying = law.varying[done : done + part]
             base = at - begin
@@ -271,7 +297,7 @@ class LinearEngine:
             made = sparse.lazy(
                 *self._data, order, bounds if len(bounds) == 2 else bounds[done : done + part + 1], *self._loss, law.row, law.names, varying,
                 state.lazy.table, state.lazy.stamps, base, state.w, *state.present(needs), state.b, law.intercept,
-                losses[done : done + part],
+                *self._seen, state.moving(), losses[done : done + part],
             )  # fmt: skip
             done += made
             if made < part:
@@ -340,8 +366,10 @@ def _unsigned(index: np.ndarray) -> np.ndarray:
     return _frozen(np.asarray(index).view(f"u{index.itemsize}"))
 
 
-def _no_lazy_form(needs: Registers, segment: Segment) -> str:
+def _no_lazy_form(needs: Registers, segment: Segment, centred: bool) -> str:
     """Why these rows cannot skip untouched features exactly, or an empty string."""
+    if centred and (needs.s or needs.threshold):  # not linear in the weights, of which every step moves all
+        return f"{'a second moment' if needs.s else 'an l1 threshold'} on sparse columns that are centred has no exact form"
     through = bool((segment.rows.column("through") != 0).any()) if "through" not in segment.rows.names else True
     if needs.s and (through or needs.l2 or needs.a):
         return "a second moment with momentum, coupled weight decay or averaging has no exact form on untouched features"

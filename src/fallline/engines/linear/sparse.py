@@ -12,6 +12,10 @@ Weights lie feature-major, [features, outputs]: one index load serves every clas
   The maps are read off the law itself, so every linear rule is covered and none is named. Products over 1, 2, 4 ...
   steps are tabled (`lift`); only contractions are multiplied, so nothing overflows.
 
+Columns that are seen less a base (`problems.view`), x~ = e - base: every step moves every weight, all along the same direction. A
+register is held as r - C*base, and U = r.base is kept beside C; both obey the law of a coefficient, with the sum of the slopes as gradient
+of C, and of the slopes times e.base as that of U. Then w.x~ = r.e - C*(e.base) - U + C*base.base costs what r.e costs.
+
 Exactness needs a gradient that is zero on untouched features; soft thresholds compose without registers only, and a
 second moment without momentum only (`engine.py` refuses the rest by name).
 
@@ -68,10 +72,17 @@ atop = kernel(_atop, forceinline=True)
 
 
 @kernel
-def fold(w, scale, debt, l1):
-    """Bring every feature up to date: its debt is paid, and the factor becomes 1."""
+def fold(w, scale, debt, l1, base, moved):
+    """Bring every feature up to date: its debt is paid, the base is taken off, and the factor becomes 1."""
     f, flat = w.dtype.type, w.reshape(w.size)
     due, factor = f(debt[0]), f(scale)
+    if base is not None:
+        for k in range(w.shape[1]):
+            total = 0.0
+            for j in range(w.shape[0]):
+                w[j, k] -= f(moved[0, 0, k] * base[j])
+                total += base[j] * w[j, k]
+            moved[0, 0, k], moved[0, 1, k] = 0.0, scale * total
     for p in range(flat.size):
         flat[p] = (flat[p] if l1 is None else paid(flat[p], due)) * factor
     debt[0] = debt[1] = 0.0
@@ -96,16 +107,18 @@ ask = kernel(_ask, forceinline=True)
 
 @kernel
 def scaled(
-    data, columns_, starts, target, weight, order, code, parameter, row, names, varying, w, scale, debt, l1, b, intercept, far, out
-):
+    data, columns_, starts, target, weight, order, code, parameter, row, names, varying, w, scale, debt, l1, b, intercept, far,
+    base, along, length, moved, out,
+):  # fmt: skip
     """One example at a time, rules without registers. The weights are `scale[0]` * `w`, [features, outputs].
 
     With an l1 threshold (`l1` not None) what a weight has paid lies on top of it: `paid(w, debt[0])` is the weight, in units of `w`.
-    `debt[1]` counts the steps since all were even.
+    `debt[1]` counts the steps since all were even. `base`, `along` = rows.base [rows], `length` = base.base and `moved` [4, 2, outputs] are of
+    columns that are seen less a base, else None; not with l1.
     """
     f = w.dtype.type
     steps, outputs = order.shape[0], w.shape[1]
-    wide, even = np.uint64(outputs), min(max(w.shape[0] // 32, LEAST), MOST)
+    wide, even = np.uint64(outputs), min(max(w.shape[0] // 32, LEAST), MOST) if l1 is not None else MOST
     parameter = f(parameter)
     z, slopes = np.zeros((1, outputs), w.dtype), np.zeros((1, outputs), w.dtype)
     held, flat = scale[0], w.reshape(w.size)
@@ -116,6 +129,8 @@ def scaled(
             ask(data, columns_, starts, order, t, flat, wide, True)
         else:
             ask(data, columns_, starts, order, t, flat, wide, False)
+        if base is not None:
+            prefetch(along, order[min(t + FAR, steps - 1)])
         i = int(order[t])
         first, last = starts[i], starts[i + 1]
         if varies:
@@ -123,12 +138,14 @@ def scaled(
             size, keep, clips = row_size(row), row_keep(row), row[0, CLIP] < np.inf
             of_intercept = columns(row, 1, f, False)
         if held * keep < 1e-6 or debt[1] >= even:
-            fold(w, held, debt, l1)
+            fold(w, held, debt, l1, base, moved)
             held = 1.0
         due = f(debt[0])
         slope = f(0)
         if outputs == 1:
             score = f(0)
+            if base is not None:
+                score = f(moved[0, 0, 0] * (length - along[i]) - moved[0, 1, 0])
             for q in range(first, last):
                 u = flat[columns_[q]]
                 score += (u if l1 is None else paid(u, due)) * data[q]
@@ -148,6 +165,8 @@ def scaled(
                     u = flat[p + np.uint64(k)]
                     z[0, k] += (u if l1 is None else paid(u, due)) * data[q]
             for k in range(outputs):
+                if base is not None:
+                    z[0, k] += f(moved[0, 0, k] * (length - along[i]) - moved[0, 1, k])
                 z[0, k] = f(held) * z[0, k] + b[0, k]
             loss = losses_slopes(code, parameter, z, 0, target, i, weight[i] if weight.shape[0] > 0 else f(1), slopes)
             total = f(loss)
@@ -162,6 +181,8 @@ def scaled(
             square = 1.0 if intercept else 0.0
             for q in range(first, last):
                 square += data[q] * data[q]
+            if base is not None:
+                square = max(square + length - 2 * along[i], 0.0)
             shrunk = f(min(1.0, row[0, CLIP] / norm_of_slopes(square, slopes)))
         held *= keep
         c = f(size / held) * shrunk
@@ -184,6 +205,12 @@ def scaled(
                         flat[at] = atop(paid(flat[at], due) - c * data[q] * slopes[0, k], due)
         if l1 is not None:
             debt[0] += row[0, THRESHOLD] / held
+            debt[1] += 1.0
+        if base is not None:
+            for k in range(outputs):
+                gone = np.float64(c) * (1.0 if outputs == 1 else slopes[0, k])
+                moved[0, 0, k] -= gone
+                moved[0, 1, k] -= gone * along[i]
             debt[1] += 1.0
         if intercept:
             update_intercept(of_intercept, slopes, 0, shrunk, b, False, False, False, l1 is not None)
@@ -318,22 +345,31 @@ def settle(table, stamps, now, w, v, s, a, l1):
 @kernel
 def lazy(
     data, columns_, starts, target, weight, order, bounds, code, parameter, row, names, varying,
-    table, stamps, base, w, v, s, a, l1, b, intercept, out,
+    table, stamps, begin, w, v, s, a, l1, b, intercept, base, along, length, moved, out,
 ):  # fmt: skip
-    """Batches of any size, every rule with an exact lazy form; step t is step `base` + t of the table's block."""
+    """Batches of any size, every rule with an exact lazy form; step t is step `begin` + t of the table's block.
+
+    `base`, `along`, `length`, `moved` as in `scaled`; neither with l1 nor with s.
+    """
     f = w.dtype.type
     features, outputs = w.shape
     parameter = f(parameter)
     g, gb = np.zeros((features, outputs), w.dtype), np.zeros((1, outputs), w.dtype)
     touched, seen = np.empty(features, columns_.dtype), np.full(features, -1, np.int32)
     z, slopes = np.zeros((1, outputs), w.dtype), np.zeros((1, outputs), w.dtype)
+    point, pull = np.zeros((2, outputs)), np.zeros((2, outputs))
     for t in range(out.shape[0]):
-        now, count, loss, bad = base + t, 0, 0.0, 0.0
+        now, count, loss, bad = begin + t, 0, 0.0, 0.0
         picked = batch_rows(order, bounds, t, out.shape[0])
         rows = picked.shape[0]
         fill(row, names, varying, t)
         look, look_b = f(row[0, LOOK]), f(row[1, LOOK])
         gb[:] = f(0)
+        if base is not None:
+            pull[:] = 0.0
+            for k in range(outputs):
+                for x in range(2):
+                    point[x, k] = moved[0, x, k] - look * moved[1, x, k]
         for o in range(rows):
             i = int(picked[o])
             for k in range(outputs):
@@ -348,11 +384,17 @@ def lazy(
                     if v is not None:
                         wk -= look * v[j, k]
                     z[0, k] += wk * data[q]
+            if base is not None:
+                for k in range(outputs):
+                    z[0, k] += f(point[0, k] * (length - along[i]) - point[1, k])
             loss += losses_slopes(code, parameter, z, 0, target, i, weight[i] if weight.shape[0] > 0 else f(1), slopes)
             for k in range(outputs):
                 bad += abs(z[0, k])
                 slopes[0, k] /= f(rows)
                 gb[0, k] += slopes[0, k]
+                if base is not None:
+                    pull[0, k] += slopes[0, k]
+                    pull[1, k] += slopes[0, k] * along[i]
             for q in range(starts[i], starts[i + 1]):
                 j = columns_[q]
                 if seen[j] != t:
@@ -369,6 +411,10 @@ def lazy(
             for k in range(outputs):
                 square += g[touched[n], k] * g[touched[n], k]
                 total += abs(g[touched[n], k])
+        if base is not None:
+            for k in range(outputs):
+                square += pull[0, k] * (pull[0, k] * length - 2 * pull[1, k])
+            square = max(square, 0.0)
         for k in range(outputs):
             square += gb[0, k] * gb[0, k]
             total += abs(gb[0, k])
@@ -396,6 +442,13 @@ def lazy(
                     s[j, k] = sj
                 if a is not None:
                     a[j, k] = aj
+        if base is not None:
+            exact = columns(row, 0, np.float64, registers)
+            for x in range(2):
+                for k in range(outputs):
+                    moved[0, x, k], moved[1, x, k], _, moved[3, x, k] = law(
+                        exact, moved[0, x, k], moved[1, x, k], 0.0, moved[3, x, k], pull[x, k] * shrunk, v is not None, False, a is not None, False
+                    )
         if intercept:
             update_intercept(
                 columns(row, 1, f, registers), gb, 0, shrunk, b, v is not None, s is not None, a is not None, l1 is not None
@@ -433,9 +486,12 @@ accumulate_sparse = kernel(_accumulate_sparse, forceinline=True)
 @kernel
 def eager(
     data, columns_, starts, target, weight, order, bounds, code, parameter, row, names, varying,
-    w, v, s, a, l1, b, intercept, out,
+    w, v, s, a, l1, b, intercept, base, out,
 ):  # fmt: skip
-    """Batches that touch most features, or rules without a lazy form: the law on every coefficient at every step."""
+    """Batches that touch most features, or rules without a lazy form: the law on every coefficient at every step.
+
+    `base` is what columns are seen less, float64 [features], or None.
+    """
     f = w.dtype.type
     features, outputs = w.shape
     parameter = f(parameter)
@@ -450,6 +506,13 @@ def eager(
             if row[0, LOOK] != 0 or row[1, LOOK] != 0:
                 gradient_point(row, w, v, b, p, pb)
                 at, at_b = p, pb
+        if base is not None:
+            for k in range(outputs):
+                total = 0.0
+                for j in range(features):
+                    total += base[j] * at[j, k]
+                pb[k] = f(at_b[k] - total)
+            at_b = pb
         g[:] = f(0)
         gb[:] = f(0)
         scale = f(1.0 / rows.shape[0])
@@ -457,6 +520,10 @@ def eager(
             data, columns_, starts, target, weight, rows, code, parameter, at, at_b, scale, g, gb, z, slopes
         )
         loss /= rows.shape[0]
+        if base is not None:
+            for j in range(features):
+                for k in range(outputs):
+                    g[j, k] -= f(base[j]) * gb[0, k]
         if not finish(row, loss, g, gb, w, v, s, a, l1, b, intercept):
             return t
         out[t] = loss

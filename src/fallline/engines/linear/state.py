@@ -17,7 +17,7 @@ from fallline.history import Packed, State
 from fallline.layout import Layout
 from fallline.rows import Registers
 
-PARTS = ("w", "v", "s", "a", "b", "ahead", "scale", "debt")
+PARTS = ("w", "v", "s", "a", "b", "ahead", "scale", "debt", "moved")
 """The arrays of a `LinearState`."""
 
 
@@ -49,6 +49,9 @@ class LinearState:
         debt: the soft thresholds so far, which lie on top of the coefficients that have paid them (kernel `scaled`), and the
             steps since all were paid.
         lazy: what untouched features owe (kernel `lazy`), or None.
+        base: of columns that are seen less a base (`problems.view`): float64 [features]; else None.
+        moved: such columns, between the steps of kernels `scaled` and `lazy`: float64 [4, 2, outputs], for each register how many times the
+            base is still to be taken off it, and its product with the base. None where registers are what they say.
     """
 
     step: int
@@ -63,9 +66,13 @@ class LinearState:
     scale: np.ndarray = field(default_factory=lambda: np.ones(1))
     lazy: Lazy | None = None
     debt: np.ndarray = field(default_factory=lambda: np.zeros(2))
+    base: np.ndarray | None = None
+    moved: np.ndarray | None = None
 
     @classmethod
-    def of(cls, state: State, layout: Layout, outputs: int, class_major: bool, dtype: np.dtype) -> LinearState:
+    def of(
+        cls, state: State, layout: Layout, outputs: int, class_major: bool, dtype: np.dtype, base: np.ndarray | None = None
+    ) -> LinearState:
         """Arrange flat registers (copied) for the kernels."""
         size = layout.parameters[0].size
         parts, b = [], np.zeros((4, outputs), dtype)
@@ -78,7 +85,7 @@ class LinearState:
             parts.append(np.array(coef.T if class_major else coef, dtype, order="C"))
             if layout.size > size:
                 b[which] = register[size:]
-        return cls(state.step, *parts, b, class_major, layout)
+        return cls(state.step, *parts, b, class_major, layout, base=base)
 
     def copy(self) -> LinearState:
         """An independent copy."""
@@ -95,7 +102,7 @@ class LinearState:
         return Packed(self.step, arrays, values)
 
     @classmethod
-    def unpack(cls, packed: Packed, layout: Layout) -> LinearState:
+    def unpack(cls, packed: Packed, layout: Layout, base: np.ndarray | None = None) -> LinearState:
         """The state that was packed."""
         held = {n: packed.arrays[n].copy() if n in packed.arrays else None for n in PARTS}
         owed = packed.values.get("lazy")
@@ -103,25 +110,39 @@ class LinearState:
         if owed is not None:
             tables = (packed.arrays[n].copy() for n in ("lazy.table", "lazy.stamps"))
             lazy = Lazy(*tables, owed["begin"], bytes.fromhex(owed["constants"]), Registers(**owed["needs"]))
-        return cls(packed.step, **held, class_major=packed.values["class_major"], layout=layout, lazy=lazy)
+        return cls(packed.step, **held, class_major=packed.values["class_major"], layout=layout, lazy=lazy, base=base)
 
     def settle(self) -> None:
         """Bring untouched features of sparse data up to date, in place."""
-        if self.debt[0]:
-            sparse.fold(self.w, self.scale[0], self.debt, 1.0)
-            self.scale[0] = 1
-        if self.scale[0] != 1:
-            self.w *= self.w.dtype.type(self.scale[0])
-            self.scale[0] = 1
         if self.lazy is not None:
             now = self.step - self.lazy.begin
             sparse.settle(self.lazy.table, self.lazy.stamps, now, self.w, *self.present(self.lazy.needs))
             self.lazy = None
+        if self.moved is not None and self.base is not None:
+            for register, times in zip((self.w, self.v, None, self.a), self.moved[:, 0], strict=True):
+                if register is not None:
+                    register -= np.multiply.outer(self.base, times).astype(register.dtype)
+            self.moved, self.debt[1] = None, 0
+        if self.debt[0]:
+            sparse.fold(self.w, self.scale[0], self.debt, 1.0, None, None)
+            self.scale[0] = 1
+        if self.scale[0] != 1:
+            self.w *= self.w.dtype.type(self.scale[0])
+            self.scale[0] = 1
 
     @property
     def is_behind(self) -> bool:
         """Whether coefficients are not what `w` says: a factor, thresholds or steps are owed."""
-        return bool(self.scale[0] != 1 or self.debt[0]) or self.lazy is not None
+        return bool(self.scale[0] != 1 or self.debt[0]) or self.lazy is not None or self.moved is not None
+
+    def moving(self) -> np.ndarray | None:
+        """`moved`, for a kernel that lets it run on: from registers that are what they say, it begins with their products with the base."""
+        if self.base is not None and self.moved is None:
+            self.moved = np.zeros((4, 2, self.w.shape[1]))
+            for register, at in zip((self.w, self.v, None, self.a), self.moved, strict=True):
+                if register is not None and register.any():
+                    at[1] = self.base @ register
+        return self.moved
 
     def reordered(self) -> None:
         """The rows to come are others than was known: the score of the next one no longer holds."""

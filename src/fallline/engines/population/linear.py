@@ -19,7 +19,7 @@ from fallline.engines.population.columns import Block, lanes
 from fallline.engines.population.serial import Pace
 from fallline.engines.population.tiles import TILE
 from fallline.history import State
-from fallline.layout import as_flat
+from fallline.layout import start_of
 from fallline.plan import Plan
 from fallline.problems.measured import measured_together
 from fallline.rows import COLUMNS, INDEX, Registers, Rows
@@ -52,7 +52,7 @@ class Together:
     def __init__(self, problem: LinearProblem, plans: Sequence[Plan], start: Any, choice: str, threads: int | None = None):
         self.problem, self.plans, self.choice = problem, list(plans), choice
         self.threads = threads or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
-        begin = problem.start() if start is None else as_flat(problem.layout, start)
+        begin = start_of(problem, start)
         self.losses: list[list[np.ndarray]] = [[] for _ in plans]
         self.stopped_at: list[int | None] = [None for _ in plans]
         self._states: list[State] = [State.begin(begin, plan.optimizer.start()) for plan in plans]

@@ -73,7 +73,8 @@ class OneByOne:
 
     def answers(self) -> np.ndarray:
         """The answer of each run, flat float64 [runs, size]."""
-        return np.array([self.problem.layout.join(self.problem.named(self._point(k))) for k in range(len(self.plans))])
+        points = (self._point(k) for k in range(len(self.plans)))
+        return np.array([p if isinstance(p, np.ndarray) else self.problem.layout.join(self.problem.named(p)) for p in points])
 
     def measure(self, held_out: Any, metrics: Sequence[Any]) -> np.ndarray:
         """The mean loss and the metrics of each run's answer, float64 [runs, 1 + metrics]."""
