@@ -239,8 +239,6 @@ def _unmasked(values: Any, name: str) -> None:
 
 
 def _sparse(X: Any, names: tuple[str, ...] | None) -> Matrix:
-    from scipy.sparse import csr_array
-
     notes = []
     if X.ndim != 2:
         raise InvalidValue(f"X has shape {X.shape}: expected two dimensions, rows x features")
@@ -255,12 +253,18 @@ def _sparse(X: Any, names: tuple[str, ...] | None) -> Matrix:
     data = np.ascontiguousarray(_numbers(m.data, "X", None, notes))
     _finite_values(m, data, names)
     fits = m.shape[1] < 2**31
-    out = csr_array(m.shape, dtype=data.dtype)
-    # set, not constructed: the constructor would narrow indptr to the type of the indices
-    out.data, out.indptr = data, np.ascontiguousarray(m.indptr, np.int64)
-    out.indices = np.ascontiguousarray(m.indices, np.int32 if fits else np.int64)
+    out = csr(data, np.ascontiguousarray(m.indices, np.int32 if fits else np.int64), np.ascontiguousarray(m.indptr, np.int64), m.shape[1])
     out.has_sorted_indices = out.has_canonical_format = True
     return Matrix(out, _named(names, m.shape[1]), tuple(notes))
+
+
+def csr(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, features: int) -> Any:
+    """Sparse rows of these arrays themselves: SciPy's constructor would narrow `indptr` to the type of `indices`."""
+    from scipy.sparse import csr_array
+
+    out = csr_array((len(indptr) - 1, features), dtype=data.dtype)
+    out.data, out.indices, out.indptr = data, indices, indptr
+    return out
 
 
 def _finite_values(m: Any, data: np.ndarray, names: tuple[str, ...] | None) -> None:

@@ -1,7 +1,7 @@
 """Estimators for scikit-learn on the linear engine, in SGDClassifier's words: `GDClassifier`, `GDRegressor`.
 
 `classifier` and `regressor` the two classes, `base` what they share; `words` what their parameters mean; `columns` how columns are brought to a common size and back;
-`rates` the first learning rate; `passes` a problem descended pass by pass; `fitting` one `fit`; `partial` rows that come later.
+`kept` those that occur in sparse rows; `rates` the first learning rate; `passes` a problem descended pass by pass; `fitting` one `fit`; `partial` rows that come later.
 """
 
 from fallline.errors import MissingExtra

@@ -19,6 +19,7 @@ from fallline.problems.arrays import is_sparse
 from fallline.sklearn import data, fitting
 from fallline.sklearn.callbacks import CallbackSupportMixin, watching
 from fallline.sklearn.columns import Columns
+from fallline.sklearn.kept import Kept
 from fallline.sklearn.passes import Passes, threads_for
 from fallline.sklearn.words import refuse, rule_of
 
@@ -89,13 +90,14 @@ class Linear(CallbackSupportMixin, BaseEstimator):
         watch = watching(self, X=X, y=y, metadata=None if sample_weight is None else {"sample_weight": sample_weight})
         if rows is not None:
             X, targets, weight = X[rows], targets.part(rows), None if weight is None else weight[rows]
-        columns = Columns.of(X, weight, self.fit_intercept, self.scale)
-        problem = data.problem_of(targets.loss, data.rows_of(columns.view(X)), targets.y, weight, targets.outputs, self.fit_intercept)
-        start, unit, floor = self._start(problem, targets, weight, coef_init, intercept_init)
+        start, unit, floor = self._start(X.shape[1], targets, weight, coef_init, intercept_init)
+        kept, rows = Kept.of(data.rows_of(X), start[0])
+        columns = Columns.of(rows, weight, self.fit_intercept, self.scale)
+        problem = data.problem_of(targets.loss, columns.view(rows), targets.y, weight, targets.outputs, self.fit_intercept)
         batches, seed = self._batches(X), check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         passes = Passes(problem, rule_of(self, 1.0, 1 / (batches.size or problem.rows)), batches, seed, self.max_iter, threads_for(self.n_jobs))
         task = fitting.Task(
-            passes, columns, start, lr=None if self.lr == "auto" else float(self.lr), tol=self.tol if self.schedule is None or score else None,
+            passes, kept, columns, start, lr=None if self.lr == "auto" else float(self.lr), tol=self.tol if self.schedule is None or score else None,
             patience=self.n_iter_no_change, unit=unit, floor=floor, score=score, watch=watch, steady=self.schedule is not None, verbose=self.verbose > 0,
         )  # fmt: skip
         made = fitting.fit(task)
@@ -147,9 +149,9 @@ class Linear(CallbackSupportMixin, BaseEstimator):
             return Batches(min(WITH_MOMENTUM, X.shape[0]) if self.momentum else 1, **order)
         return Batches(int(self.batch_size), **order)
 
-    def _start(self, problem: Any, targets: Targets, weight: np.ndarray | None, coef: Any, intercept: Any) -> tuple[fitting.Weights, float, float]:
+    def _start(self, features: int, targets: Targets, weight: np.ndarray | None, coef: Any, intercept: Any) -> tuple[fitting.Weights, float, float]:
         """Weights to start from, the unit of the loss, and the least that it could be."""
-        shape = (problem.features, targets.outputs)
+        shape = (features, targets.outputs)
         constant, unit, floor = (0.0, 1.0, 0.0) if targets.index is not None else data.best_constant(targets.loss, targets.y, weight)
         if self.warm_start and hasattr(self, "coef_"):
             coef, intercept = self.coef_ if coef is None else coef, self.intercept_ if intercept is None else intercept

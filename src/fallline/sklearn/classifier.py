@@ -38,7 +38,7 @@ class GDClassifier(ClassifierMixin, Partial):
         l1_ratio: the l1 penalty's share of an elastic net.
         fit_intercept: whether a constant is learnt; it is not penalised.
         max_iter: passes over the rows at most; with `schedule`, exactly (unless validation ends it).
-        tol: a pass gains where its mean loss (or with validation the score) is better than the best before by more than this.
+        tol: a pass gains where its mean loss and penalty (or with validation the score) are better than the best before by more than this.
         shuffle: whether each pass takes the rows in an order of its own; else in the order given.
         verbose: above 0, a line for each pass.
         epsilon: of the losses that have one, in units of -1 and 1.

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from fallline.problems.arrays import is_sparse
+from fallline.problems.arrays import csr, is_sparse, matrix
 
 FAR, WIDE = 3.0, 2.0
 """Standard deviations from 0 at which a column's mean is taken off; the spread at which it is divided."""
@@ -67,17 +67,18 @@ class Columns:
         return np.ascontiguousarray(out)
 
     def _sparse(self, X: Any) -> Any:
-        from scipy.sparse import csr_array
-
         if self.shift is not None:
+            from scipy.sparse import csr_array
+
             moved = np.flatnonzero(self.shift)
             rows = X.shape[0]
             off = csr_array((np.tile(self.shift[moved].astype(X.dtype), rows), np.tile(moved, rows), np.arange(rows + 1) * len(moved)), shape=X.shape)
-            X = X - off
-        if self.scale is not None:
-            X = X.copy() if self.shift is None else X
-            X.data *= (1 / self.scale).astype(X.dtype)[X.indices]
-        return X
+            X = matrix(X - off).X
+        if self.scale is None:
+            return X
+        scaled = csr(X.data * (1 / self.scale).astype(X.dtype)[X.indices], X.indices, X.indptr, X.shape[1])
+        scaled.has_sorted_indices = X.has_sorted_indices
+        return scaled
 
     def inside(self, coef: np.ndarray, intercept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Coefficients [features, outputs] and intercepts [outputs] for x', from those for x."""

@@ -12,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from fallline.errors import Diverged
 from fallline.sklearn.columns import Columns
+from fallline.sklearn.kept import Kept
 from fallline.sklearn.passes import Passes, flat
 from fallline.sklearn.rates import first_rate, without_idle
 
@@ -32,6 +33,7 @@ class Task:
 
     Args:
         passes: the descent.
+        kept: which of the user's columns it sees.
         columns: how the descent's columns follow from the user's.
         start: coefficients and intercepts to start from, in the user's units.
         lr: the learning rate, or None where it is to be found.
@@ -46,6 +48,7 @@ class Task:
     """
 
     passes: Passes
+    kept: Kept
     columns: Columns
     start: Weights
     lr: float | None
@@ -57,6 +60,15 @@ class Task:
     watch: Watch
     steady: bool
     verbose: bool
+
+    def inside(self, weights: Weights) -> Weights:
+        """The user's weights as the descent holds them."""
+        return self.columns.inside(self.kept.inside(weights[0]), weights[1])
+
+    def outside(self, weights: Weights) -> Weights:
+        """The user's weights, from those of the descent."""
+        coef, intercept = self.columns.outside(*weights)
+        return self.kept.outside(coef), intercept
 
 
 class Watch:
@@ -97,9 +109,9 @@ def fit(task: Task) -> Fitted:
         Diverged: at a rate that was given; the message says what to do.
     """
     passes = task.passes
-    start = flat(passes.problem, *task.columns.inside(*task.start))
+    start = flat(passes.problem, *task.inside(task.start))
     found = task.lr is None
-    rate = first_rate(passes, task.columns.square, start, task.unit) if task.lr is None else task.lr
+    rate = first_rate(passes, task.columns.square, start, task.unit, task.steady) if task.lr is None else task.lr
     for _ in range(RETREATS):
         made = _descent(task, start, rate, found)
         if made is not None:
@@ -110,13 +122,13 @@ def fit(task: Task) -> Fitted:
 
 def _descent(task: Task, start: np.ndarray, lr: float, found: bool) -> Fitted | None:
     """The passes at one first rate; None where they diverged and another rate may be tried."""
-    passes, made, base, decay = task.passes, Fitted(task.start, lr), lr, float(task.passes.rule.weight_decay) + float(task.passes.rule.l1)
+    passes, made, base = task.passes, Fitted(task.start, lr), lr
     waiting = _Waiting((task.tol or 0.0) * (task.unit if task.score is None else 1.0))
     state = passes.begin(start)
-    current = lambda: task.columns.outside(*passes.weights(state))
+    current = lambda: task.outside(passes.weights(state))
     for number in range(passes.length):
         task.watch.begins(number, current)
-        rate = base if task.steady else base / (1 + base * decay * number * passes.per)
+        rate = base if task.steady else base / (1 + base * passes.decay * number * passes.per)
         done = passes.run(state, number, rate)
         state, losses = done.state, done.trace.loss
         loss = float(losses.mean()) if len(losses) else math.inf
@@ -133,7 +145,7 @@ def _descent(task: Task, start: np.ndarray, lr: float, found: bool) -> Fitted | 
         if task.verbose:
             shown = f", validation score {made.scores[-1]:.6g}" if made.scores else ""
             print(f"-- Epoch {number + 1}: mean loss {loss:.6g}, lr {rate:.3g}{shown}")
-        gained = waiting.gains(-made.scores[-1] if made.scores else loss)
+        gained = waiting.gains(-made.scores[-1] if made.scores else loss + passes.penalty(state))
         if not gained and not task.steady:
             base /= 2
         if task.watch.ended(number, current) or (task.tol is not None and waiting.since >= task.patience):
@@ -141,10 +153,10 @@ def _descent(task: Task, start: np.ndarray, lr: float, found: bool) -> Fitted | 
     else:
         if task.tol is not None:
             warnings.warn(f"{NOT_YET}: give a larger max_iter than {passes.length}, or a larger tol", ConvergenceWarning, stacklevel=2)
-    if task.score is None:
-        made.weights = current()
+    weights = passes.weights(state) if task.score is None else task.inside(made.weights)
     if passes.rule.l1:
-        made.weights = task.columns.outside(*without_idle(passes, *task.columns.inside(*made.weights), task.columns.square))
+        weights = without_idle(passes, *weights)
+    made.weights = task.outside(weights)
     return made
 
 

@@ -79,6 +79,16 @@ class Passes:
         made.__dict__["registers"] = one.registers
         return made
 
+    @property
+    def decay(self) -> float:
+        """By how much of itself, times the rate, an update lowers the rate where a fit lowers it: as the penalties would a weight."""
+        return float(self.rule.weight_decay) + float(self.rule.l1)
+
+    def penalty(self, state: Any) -> float:
+        """weight_decay/2 ||w||^2 + l1 ||w||_1 of the coefficients there are."""
+        square, size = self.engine.norms(state)
+        return float(self.rule.weight_decay) / 2 * square + float(self.rule.l1) * size
+
     def weights(self, state: Any) -> tuple[np.ndarray, np.ndarray]:
         """The answer's coefficients [features, outputs] and intercepts [outputs]."""
         flat = self.engine.answer(state, self.rule.answer())

@@ -5,7 +5,9 @@
 The guess knows nothing of how rows lie to each other. So one short pass over at most 2,000 rows is made at the guess, four
 times it, a quarter of it ..., upwards or downwards while that gains, and scored by the loss of each row *before* it is learnt
 from (in the second half of the pass): the loss on rows not yet seen, which needs no rows held out. The best rate of m updates is
-taken to a pass of T by (m/T)^0.3, as in `fallline.advice.search`. The whole costs a tenth of a fit, and some milliseconds at most.
+taken to a pass of T by (m/T)^0.3, as in `fallline.advice.search`; where the penalty lowers the rate as a fit goes on, that is the rate to
+come to after one pass, and the first one is as far above it, but not above the best of m updates. The whole costs a tenth of a fit,
+and some milliseconds at most.
 """
 
 from __future__ import annotations
@@ -15,6 +17,9 @@ import math
 import numpy as np
 
 from fallline.advice.search import CONVEX_DRIFT
+from fallline.compiled import announced
+from fallline.engines.linear.engine import data_of
+from fallline.engines.linear.sparse import slopes_along
 from fallline.problems.losses import HUBER, INSENSITIVE, PERCEPTRON, POISSON, QUANTILE
 from fallline.sklearn.passes import Passes
 
@@ -47,29 +52,45 @@ def _bend(passes: Passes) -> float:
     return (loss.curvature or 1.0) / max(spread, 1e-12)
 
 
-def without_idle(passes: Passes, coef: np.ndarray, intercept: np.ndarray, square: float) -> tuple[np.ndarray, np.ndarray]:
+def without_idle(passes: Passes, coef: np.ndarray, intercept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Under an l1 penalty: a coefficient whose own best value, all others as they are, is 0 is set to 0.
 
     Law: with c = bend * mean x_j^2 the curvature along coefficient j, and g its gradient over all rows, 0 where |c w_j - g| <= l1.
     Steps of single rows keep stirring coefficients that belong to 0; this takes one pass.
     """
-    problem, l1 = passes.problem, float(passes.rule.l1)
-    X, y, loss, rows = problem.X, problem.target, problem.model.loss, problem.rows
-    slope = loss.slope(X @ coef.astype(X.dtype) + intercept, loss.targets(y, coef.shape[1]))
-    slope = slope if problem.weight is None else slope * problem.weight[:, None]
-    gradient = X.T @ slope.astype(X.dtype) / rows
-    squares = np.bincount(X.indices, weights=np.square(X.data), minlength=len(coef)) if problem.sparse else np.einsum("ij,ij->j", X, X)
-    along = _bend(passes) * squares / rows
-    idle = np.abs((along[:, None] - float(passes.rule.weight_decay)) * coef - gradient) <= l1
+    gradient, squares = (_sparse_slopes if passes.problem.sparse else _dense_slopes)(passes, coef, intercept)
+    along = _bend(passes) * squares / passes.problem.rows
+    gradient = gradient / passes.problem.rows
+    idle = np.abs((along[:, None] - float(passes.rule.weight_decay)) * coef - gradient) <= float(passes.rule.l1)
     return np.where(idle, 0.0, coef), intercept
 
 
-def first_rate(passes: Passes, square: float, start: np.ndarray, unit: float) -> float:
+def _dense_slopes(passes: Passes, coef: np.ndarray, intercept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sums over the rows: of the loss's slopes along each coefficient, [features, outputs], and of each column's squares."""
+    problem, loss = passes.problem, passes.problem.model.loss
+    X = problem.X
+    slope = loss.slope(X @ coef.astype(X.dtype) + intercept, loss.targets(problem.target, coef.shape[1]))
+    slope = slope if problem.weight is None else slope * problem.weight[:, None]
+    return X.T @ slope.astype(X.dtype), np.einsum("ij,ij->j", X, X)
+
+
+def _sparse_slopes(passes: Passes, coef: np.ndarray, intercept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As `_dense_slopes`, in one pass over the numbers of sparse rows."""
+    problem, kind = passes.problem, passes.problem.X.dtype
+    loss = problem.model.loss
+    sums = np.zeros((len(coef), coef.shape[1] + 1))
+    with announced():
+        slopes_along(*data_of(problem), int(loss.code), float(loss.parameter), np.ascontiguousarray(coef, kind), np.ascontiguousarray(intercept, kind), sums)
+    return sums[:, :-1], sums[:, -1]
+
+
+def first_rate(passes: Passes, square: float, start: np.ndarray, unit: float, steady: bool) -> float:
     """The learning rate to begin with; see the module's head.
 
     Args:
         start: flat weights.
         unit: of the loss.
+        steady: whether the rate stays, or follows the rule's own schedule.
     """
     rate = guess(passes, square)
     if passes.problem.model.loss.code == PERCEPTRON:  # the loss grows with the weights' size, which the rate only scales
@@ -89,7 +110,10 @@ def first_rate(passes: Passes, square: float, start: np.ndarray, unit: float) ->
     while abs(best) < TRIES and (score(best + way) < score(best) - least or score(best) == math.inf):
         best += way
     drift = min(updates / passes.per, 1.0) ** CONVEX_DRIFT
-    return rate * STEP**best * drift
+    best_of_few = rate * STEP**best
+    of_pass = best_of_few * drift
+    left = 1 if steady else 1 - of_pass * passes.decay * passes.per
+    return min(best_of_few, of_pass / left) if left > 0 else best_of_few
 
 
 def _score(passes: Passes, start: np.ndarray, rate: float, updates: int) -> float:

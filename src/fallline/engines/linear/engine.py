@@ -76,6 +76,13 @@ class LinearEngine:
         """The answer as flat weights, float64 [size]."""
         return state.registers().answer(answer)
 
+    def norms(self, state: State | LinearState) -> tuple[float, float]:
+        """The sum of the coefficients' squares and that of their sizes, without a copy where nothing but thresholds is owed."""
+        if isinstance(state, LinearState) and state.lazy is None:
+            square, size = sparse.norms(state.w.reshape(-1), state.debt[0])
+            return square * state.scale[0] ** 2, size * abs(state.scale[0])
+        return sparse.norms(np.ascontiguousarray(state.registers().w[: self.problem.layout.parameters[0].size]), 0.0)
+
     def pack(self, state: State | LinearState) -> Packed:
         """Everything of a state, in its own arrangement."""
         return state.pack()

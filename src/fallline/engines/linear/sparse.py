@@ -88,6 +88,18 @@ def fold(w, scale, debt, l1, base, moved):
     debt[0] = debt[1] = 0.0
 
 
+@kernel
+def norms(flat, debt):
+    """The sums of the squares and of the sizes of weights on which `debt` lies."""
+    f = flat.dtype.type
+    due, square, size = f(debt), 0.0, 0.0
+    for p in range(flat.shape[0]):
+        w = float(paid(flat[p], due))
+        square += w * w
+        size += abs(w)
+    return square, size
+
+
 def _ask(data, columns_, starts, order, t, flat, outputs, far):
     """Ask for what the next rows need; the weights too where they lie beyond the caches (`far`)."""
     last = order.shape[0] - 1
@@ -545,3 +557,40 @@ def sparse_lanes(
             data, columns_, starts, target, weight, order[edges[lane] : edges[lane + 1]], code, parameter, p, pb,
             f(scale), g[lane], gb[lane], z, slopes,
         )  # fmt: skip
+
+
+@kernel
+def slopes_along(data, columns_, starts, target, weight, code, parameter, w, b, sums):
+    """Add the loss's slope along every weight, and every column's squares, over all rows.
+
+    Args:
+        w: weights, [features, outputs]; b: intercepts, [outputs].
+        sums: float64 [features, outputs + 1]: the slopes, and the squares behind them.
+    """
+    f, outputs = w.dtype.type, w.shape[1]
+    parameter = f(parameter)
+    flat, into, wide = w.reshape(w.size), sums.reshape(sums.size), np.uint64(outputs + 1)
+    z, slopes = np.zeros((1, outputs), w.dtype), np.zeros((1, outputs), w.dtype)
+    for i in range(target.shape[0]):
+        first, last = starts[i], starts[i + 1]
+        if outputs == 1:
+            score = b[0]
+            for q in range(first, last):
+                score += flat[columns_[q]] * data[q]
+            z[0, 0] = score
+        else:
+            for k in range(outputs):
+                z[0, k] = b[k]
+            for q in range(first, last):
+                for k in range(outputs):
+                    z[0, k] += w[columns_[q], k] * data[q]
+        losses_slopes(code, parameter, z, 0, target, i, weight[i] if weight.shape[0] > 0 else f(1), slopes)
+        slope = slopes[0, 0]
+        for q in range(first, last):
+            p = columns_[q] * wide
+            if outputs == 1:
+                into[p] += slope * data[q]
+            else:
+                for k in range(outputs):
+                    into[p + np.uint64(k)] += slopes[0, k] * data[q]
+            into[p + np.uint64(outputs)] += data[q] * data[q]
