@@ -25,4 +25,4 @@ def _pointer_of(element: Any) -> Any:
     return pointer
 
 
-int64_at, float64_at = _pointer_of(types.int64), _pointer_of(types.float64)
+int32_at, int64_at, float32_at, float64_at = map(_pointer_of, (types.int32, types.int64, types.float32, types.float64))

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from fallline.engines.linear import LinearEngine, dense
+from fallline.engines.linear import LinearEngine
+from fallline.engines.linear.one_row import OneRow
 from fallline.engines.linear.state import LinearState
 from fallline.errors import Diverged
 from fallline.history import State
@@ -93,11 +94,11 @@ class Learner:
         room, rate = self.room, self.rate(self.updates)
         row = room.row
         row[0, LR] = row[1, LR] = rate
-        if room.l1 is not None:
+        if room.strength:
             row[0, THRESHOLD] = rate * room.strength
-        room.x[0] = x
-        room.y[0, 0] = y
-        if not dense.single(*room.before, row, *room.after):
+        room.x[:] = x
+        loss = room.call(room.address, y)
+        if loss != loss:
             raise self._diverged(0, rate)
         self.updates += 1
         return True
@@ -106,28 +107,15 @@ class Learner:
         return Diverged(f"Diverged at row {at} of this call: a loss or gradient that is not finite at lr {rate:.3g}; give a smaller lr, or lr='auto'", step=at)
 
 
-class _Room:
+class _Room(OneRow):
     """Everything that the kernel takes for one row, made once."""
 
     def __init__(self, learner: Learner):
         model, state, rule = learner.model, learner.state, learner.rule
         base = rule.with_lr(1.0).rows(ENDLESS, learner.groups, 0, 1)
         of = list(learner.group_of) if model.intercept else [0, 0]
-        self.row, needs = np.ascontiguousarray(base.constants[of]), base.registers
-        self.strength = float(rule.l1)
-        v, s, a, self.l1 = state.present(needs)
-        self.x, self.y = np.zeros((1, model.features), learner.dtype), np.zeros((1, 1), learner.dtype)
-        shown, target, weight = (_read_only(k) for k in (self.x, self.y, np.empty(0, learner.dtype)))
-        loss = model.loss
-        self.before = (shown, target, weight, np.zeros(1, np.int32), int(loss.code), float(loss.parameter))
-        self.after = (np.empty(0, np.int64), np.empty((1, 2, 0)), state.w, v, s, a, self.l1, state.b, model.intercept, np.empty(1))
-
-
-def _read_only(array: np.ndarray) -> np.ndarray:
-    """A view through which kernels see the room, as they see all data: the same compiled code serves."""
-    view = array[...]
-    view.flags.writeable = False
-    return view
+        self.row, self.strength = np.ascontiguousarray(base.constants[of]), float(rule.l1)
+        super().__init__(model.loss, 1, self.row, np.empty(0, np.int64), state.w, *state.present(base.registers), state.b, model.intercept)
 
 
 __all__ = ["Learner"]

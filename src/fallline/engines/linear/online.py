@@ -6,12 +6,13 @@ saved is the preparation, so that a call costs microseconds.
 
 from __future__ import annotations
 
+from ctypes import ArgumentError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fallline.engines.linear import dense
 from fallline.engines.linear.labels import Labels
+from fallline.engines.linear.one_row import OneRow
 from fallline.engines.linear.safe import SafeOnline, safe_online
 from fallline.engines.linear.scalar import SOFTMAX
 from fallline.errors import Diverged, InvalidValue
@@ -58,16 +59,21 @@ class Online:
         self._s0 = start.s
         self._b = np.zeros((4, outputs), dtype)
         self._b[2] = start.s
-        self._X = np.zeros((1, features), dtype)
-        self._y = np.zeros((1, 1 if loss.classifies else outputs), dtype)
-        self._weight, self._order, self._out = np.empty(0, dtype), np.zeros(1, np.int32), np.zeros(1)
-        self._none = np.empty((1, 2, 0))
         self._take(first, 0)
 
     def _take(self, rows, begin: int) -> None:
         self._row = np.ascontiguousarray(rows.constants)
         self._names = np.array([INDEX[n] for n in rows.names], np.int64)
-        self._varying, self._begin = rows.varying, begin
+        self._varying, self._begin = np.ascontiguousarray(rows.varying), begin
+        self._furnish()
+
+    def _furnish(self) -> None:
+        """Room for one row, and where everything lies."""
+        targets = 1 if self._loss.classifies else len(self._w)
+        self._room = room = OneRow(self._loss, targets, self._row, self._names, self._w, self._v, self._s, self._a, self._l1, self._b, True)
+        self._x, self._one, self._address, self._width = room.x, room.call, room.address, len(room.x)
+        alone = len(self._w) == 1 and self._loss.code == SOFTMAX
+        self._known = self._labels.places if targets == 1 and len(self._w) and not alone else {}
 
     def _resize(self, outputs: int) -> None:
         """Room for classes that have appeared: their registers are as at the start. Or for fewer again."""
@@ -79,6 +85,7 @@ class Online:
         new = np.zeros((4, more), self._b.dtype)
         new[2] = self._s0
         self._b = np.hstack([self._b[:, :outputs], new])
+        self._furnish()
 
     @property
     def classes(self) -> list[Any] | None:
@@ -118,42 +125,48 @@ class Online:
         >>> round(model.learn([1.0, 0.0], 1), 4), round(model.learn([1.0, 0.0], 1), 4)
         (0.6931, 0.4741)
         """
-        t = self.step - self._begin
-        varying = self._none
         if len(self._names):
-            if t == len(self._varying):
+            if self.step - self._begin == len(self._varying):
                 self._take(self._rows(self.step, self.step + _HORIZON), self.step)
-                t = 0
-            varying = self._varying[t : t + 1]
+            self._room.varies(self._varying[self.step - self._begin])
+        try:  # all that is usual, in one call of compiled code; what is odd is told below
+            if len(x) == self._width:
+                known = self._known
+                self._x[:] = x
+                loss = self._one(self._address, y if known is None else known[y])
+                if loss == loss:
+                    self.step += 1
+                    return loss
+        except (KeyError, ValueError, TypeError, ArgumentError):
+            pass
+        return self._learn(x, y)
+
+    def _learn(self, x, y) -> float:
         before, index = self._labels.outputs, self._labels.index(y, self.step)
         if self._labels.outputs != len(self._w):
             self._resize(self._labels.outputs)
+        room = self._room
+        if len(self._names):
+            room.varies(self._varying[self.step - self._begin])
         try:
-            if len(x) != self._X.shape[1]:  # one number would be spread over all features
+            if len(x) != self._width:  # one number would be spread over all features
                 raise ValueError
-            self._X[0], self._y[0] = x, index
+            room.x[:], room.y[:] = x, index
         except (ValueError, TypeError):
             self._forget(before)
-            raise InvalidValue(f"row {self.step}: expected {self._X.shape[1]} numbers and one target, got x of shape {np.shape(x)} and y={y!r}") from None
+            raise InvalidValue(f"row {self.step}: expected {self._width} numbers and one target, got x of shape {np.shape(x)} and y={y!r}") from None
         if len(self._w) == 1 and self._loss.code == SOFTMAX:  # of one class there is nothing to learn: every register stays as it was
-            if not np.isfinite(self._X).all():
-                self._forget(before)
-                raise self._broken()
-            self.step += 1
-            return 0.0
-        done = dense.single(
-            self._X, self._y, self._weight, self._order, self._loss.code, self._loss.parameter, self._row, self._names,
-            varying, self._w, self._v, self._s, self._a, self._l1, self._b, True, self._out,
-        )  # fmt: skip
-        if not done:
+            loss = 0.0 if np.isfinite(room.x).all() else np.nan
+        else:
+            loss = self._one(self._address, room.y[0])
+        if loss != loss:
             self._forget(before)
-            raise self._broken()
+            raise self._broken(room.x)
         self.step += 1
-        return float(self._out[0])
+        return loss
 
-    def _broken(self) -> Diverged:
-        largest = np.abs(self._X).max()
-        message = f"Diverged: row {self.step} has a loss or gradient that is not finite; check its values (largest {largest:g}) or lower lr"
+    def _broken(self, x: np.ndarray) -> Diverged:
+        message = f"Diverged: row {self.step} has a loss or gradient that is not finite; check its values (largest {np.abs(x).max():g}) or lower lr"
         return Diverged(message, step=self.step, rows=(self.step,))
 
     def _forget(self, outputs: int) -> None:
