@@ -6,26 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
-from fallline.cli.flags import (
-    FILES,
-    Cross,
-    Device,
-    Drop,
-    Epochs,
-    Json,
-    LossFlag,
-    ModelFlag,
-    Only,
-    TargetFlag,
-    Type,
-)
+from fallline.cli import flags
 from fallline.errors import InvalidValue
 from fallline.model_spec import ModelSpec, model_spec
 
 VARIANT_NAMES = "batch, sgd, minibatch, momentum, nesterov, step-decay, exponential, linear, cosine, warmup-cosine, one-cycle, adam, adamw, nadam, rmsprop, adagrad, schedule-free"
 """As in `contenders.VARIANTS`, which would load the engines only to print a help; a test holds the two together."""
 
-Data = Annotated[str, typer.Argument(help=f"{FILES}; or ravine or rosenbrock: a function to look at.")]
+Data = Annotated[str, typer.Argument(help=f"{flags.FILES}; or ravine or rosenbrock: a function to look at.")]
 
 
 def read_model(words: str) -> ModelSpec:
@@ -42,25 +30,25 @@ def register(app: typer.Typer, codes: str) -> None:
     @app.command(epilog=codes)
     def compare(
         data: Data,
-        target: TargetFlag = None,
+        target: flags.Target = None,
         variants: Annotated[str, typer.Option(help=f"Names with commas between: {VARIANT_NAMES}.")] = "batch,sgd,minibatch,momentum,nesterov",
-        epochs: Epochs = 20,
+        epochs: flags.Epochs = 20,
         seeds: Annotated[int, typer.Option(help="Runs of each variant.")] = 5,
         batch_size: Annotated[int, typer.Option(help="Rows of a mini-batch.")] = 32,
-        model: ModelFlag = "linear",
-        device: Device = None,
-        loss: LossFlag = None,
-        drop: Drop = "",
-        only: Only = "",
-        type: Type = None,
-        cross: Cross = None,
+        model: flags.Model = "linear",
+        device: flags.Device = None,
+        loss: flags.Loss = None,
+        drop: flags.Drop = "",
+        only: flags.Only = "",
+        type: flags.Type = None,
+        cross: flags.Cross = None,
         seed: Annotated[int, typer.Option(help="Of the split, and the first of the seeds.")] = 0,
         lr: Annotated[float | None, typer.Option(help="Of ravine and rosenbrock; found by each variant elsewhere.")] = None,
         momentum: Annotated[float | None, typer.Option(help="Of ravine and rosenbrock; 0.9 where left out.")] = None,
         noise: Annotated[float | None, typer.Option(help="Of ravine: how far a row's gradient is off; 10 where left out.")] = None,
         steps: Annotated[int | None, typer.Option(help="Of ravine and rosenbrock: updates; 100 and 400 where left out.")] = None,
         out: Annotated[str | None, typer.Option(help="FILE.html; of ravine and rosenbrock also .gif, .png or .svg.")] = None,
-        json: Json = False,
+        json: flags.Json = False,
     ) -> None:  # fmt: skip
         """Several variants on the same data: one table, one picture; or the ravine, to play with."""
         from fallline.cli import compare_work as work
@@ -74,7 +62,7 @@ def register(app: typer.Typer, codes: str) -> None:
     def runs(
         folder: Annotated[str, typer.Argument(help="The directory that holds run folders.")] = "runs",
         sort: Annotated[str | None, typer.Option("--sort", help='Such as "test rmsle", "valid loss", loss or seconds; left out, the headline of most runs.')] = None,
-        json: Json = False,
+        json: flags.Json = False,
     ) -> None:  # fmt: skip
         """The runs below a directory, ranked; unfinished and damaged ones are listed as such."""
         from fallline.cli import compare_work as work

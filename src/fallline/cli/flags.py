@@ -1,4 +1,4 @@
-"""The flags that commands share: each is written once, so that it means and says the same everywhere."""
+"""The flags that commands share: each is written once, so that it means and says the same everywhere. Used as `flags.Target`."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ FILES = "A file (CSV, Parquet, Arrow, JSON lines, .npy, .npz, svmlight) or a bui
 NAMES = "sgd, nesterov, adam, adamw, nadam, rmsprop, adagrad, schedule-free"
 
 Data = Annotated[str, typer.Argument(help=f"{FILES}.")]
-TargetFlag = Annotated[str | None, typer.Option("--target", help="The column to predict.")]
+Target = Annotated[str | None, typer.Option("--target", help="The column to predict.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 Lr = Annotated[str, typer.Option(help="A learning rate, or auto.")]
 BatchSize = Annotated[str, typer.Option(help="Rows of a batch: auto, full, or a number.")]
 Optimizer = Annotated[str, typer.Option(help=f"auto, {NAMES}.")]
-ModelFlag = Annotated[str, typer.Option("--model", help="linear, mlp:256,128 (hidden layers), or package.module:factory, where factory(features, outputs) gives an nn.Module.")]
+Model = Annotated[str, typer.Option("--model", help="linear, mlp:256,128 (hidden layers), or package.module:factory, where factory(features, outputs) gives an nn.Module.")]
 Device = Annotated[str | None, typer.Option(help="Where a network is: cpu, cuda, cuda:0, mps. Left out, the CPU.")]
 Momentum = Annotated[float | None, typer.Option(help="Of sgd and nesterov; 0.9 where left out.")]
-NesterovFlag = Annotated[bool, typer.Option("--nesterov", help="Nesterov's momentum in PyTorch's form.")]
+Nesterov = Annotated[bool, typer.Option("--nesterov", help="Nesterov's momentum in PyTorch's form.")]
 WeightDecay = Annotated[float | None, typer.Option(help="Times the weights; biases are left alone. Left out, fit finds one for a linear model.")]
-ScheduleFlag = Annotated[str, typer.Option("--schedule", help='Of the learning rate, such as "warmup(5%) > cosine"; "constant" for none.')]
+Schedule = Annotated[str, typer.Option("--schedule", help='Of the learning rate, such as "warmup(5%) > cosine"; "constant" for none.')]
 Epochs = Annotated[float, typer.Option(help="Passes over the training rows.")]
 Seed = Annotated[int, typer.Option(help="Of order and split.")]
 Valid = Annotated[str, typer.Option(help="A share of the rows, or a file.")]
@@ -32,7 +32,7 @@ Drop = Annotated[str, typer.Option(help="Columns to leave out: A,B.")]
 Only = Annotated[str, typer.Option(help="The only columns to learn from: A,B.")]
 Type = Annotated[list[str] | None, typer.Option(help="COL=text|number|category|date|hash:2^18; may be repeated.")]
 Cross = Annotated[list[str] | None, typer.Option(help="A,B: the values of these columns together, as one more category; may be repeated.")]
-LossFlag = Annotated[
+Loss = Annotated[
     str | None,
     typer.Option("--loss", help="least_squares, logistic, softmax, huber, hinge, squared_hinge, modified_huber, perceptron, poisson, quantile, [squared_]epsilon_insensitive."),
 ]

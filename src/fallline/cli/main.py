@@ -27,39 +27,7 @@ except ImportError:  # pragma: no cover - the package without its extra
     print("fallline: the command line needs the packages 'typer' and 'rich', which are not installed: pip install 'fallline[cli]'", file=sys.stderr)
     sys.exit(7)
 
-from fallline.cli import batch_commands, compare_commands, stream_commands, sweep_commands
-from fallline.cli.flags import (
-    BatchSize,
-    Cache,
-    ClassWeight,
-    Cross,
-    Data,
-    Device,
-    Drop,
-    Epochs,
-    Group,
-    Json,
-    LogTarget,
-    LossFlag,
-    Lr,
-    Memory,
-    Metric,
-    ModelFlag,
-    Momentum,
-    NesterovFlag,
-    Only,
-    Optimizer,
-    Out,
-    SampleWeight,
-    ScheduleFlag,
-    Seed,
-    TargetFlag,
-    Test,
-    Time,
-    Type,
-    Valid,
-    WeightDecay,
-)
+from fallline.cli import batch_commands, compare_commands, flags, stream_commands, sweep_commands
 
 CODES = """Exit codes: 0 done; 1 unexpected; 2 the command's words are off; 3 the data cannot be read right;
 4 diverged; 5 no learning rate found; 6 the run folder cannot be used; 7 a package is missing; 8 the folder holds a run
@@ -71,21 +39,22 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 
+
 @app.command(epilog=CODES)
 def fit(
-    data: Data, target: TargetFlag = None, lr: Lr = "auto", batch_size: BatchSize = "auto", optimizer: Optimizer = "auto",
-    momentum: Momentum = None, nesterov: NesterovFlag = False, weight_decay: WeightDecay = None,
-    schedule: ScheduleFlag = "warmup(5%) > linear(to=0)", epochs: Epochs = 20,
-    model: ModelFlag = "linear", device: Device = None,
-    loss: LossFlag = None, metric: Metric = None, class_weight: ClassWeight = None, log_target: LogTarget = False,
+    data: flags.Data, target: flags.Target = None, lr: flags.Lr = "auto", batch_size: flags.BatchSize = "auto", optimizer: flags.Optimizer = "auto",
+    momentum: flags.Momentum = None, nesterov: flags.Nesterov = False, weight_decay: flags.WeightDecay = None,
+    schedule: flags.Schedule = "warmup(5%) > linear(to=0)", epochs: flags.Epochs = 20,
+    model: flags.Model = "linear", device: flags.Device = None,
+    loss: flags.Loss = None, metric: flags.Metric = None, class_weight: flags.ClassWeight = None, log_target: flags.LogTarget = False,
     task: Annotated[str | None, typer.Option(help="classification or regression.")] = None,
-    valid: Valid = "0.15", test: Test = "0.15", group: Group = None, time: Time = None, sample_weight: SampleWeight = None,
-    drop: Drop = "", only: Only = "", type: Type = None, cross: Cross = None, memory: Memory = None, cache: Cache = None, seed: Seed = 0,
+    valid: flags.Valid = "0.15", test: flags.Test = "0.15", group: flags.Group = None, time: flags.Time = None, sample_weight: flags.SampleWeight = None,
+    drop: flags.Drop = "", only: flags.Only = "", type: flags.Type = None, cross: flags.Cross = None, memory: flags.Memory = None, cache: flags.Cache = None, seed: flags.Seed = 0,
     patience: Annotated[float | None, typer.Option(help="Stop after this many epochs without improvement.")] = None,
     time_limit: Annotated[str | None, typer.Option(help="Such as 90s, 5m or 2h.")] = None,
     on_divergence: Annotated[str, typer.Option(help="stop; rollback: go back to the last good state, halve the learning rate, go on; or skip: leave out batches that are not finite, ten at most.")] = "stop",
     plan: Annotated[str | None, typer.Option(help="A saved plan, or the run that made it, to carry out as it stands: nothing is searched for.")] = None,
-    out: Out = None,
+    out: flags.Out = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder; start it where there is none; print it where it is finished.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what the folder holds.")] = False,
     stream: Annotated[bool, typer.Option("--stream", help="Learn row by row, in one pass, as rows come: from a file, or from standard input where DATA is -.")] = False,
@@ -93,7 +62,7 @@ def fit(
     classes: Annotated[str, typer.Option(help="Of a stream: the only labels that may come, A,B; left out, new ones are added.")] = "",
     save_every: Annotated[int | None, typer.Option(help="Of a stream: rows between checkpoints; left out, ten seconds.")] = None,
     from_here: Annotated[bool, typer.Option("--from-here", help="Of a stream that is resumed: it begins after the rows learnt, instead of at its start.")] = False,
-    json: Json = False,
+    json: flags.Json = False,
 ) -> None:  # fmt: skip
     """Fit a linear model or a network to a table: choose, train, test, report."""
     if stream or data == "-":
@@ -112,7 +81,7 @@ def fit(
 def go_on(
     run: Annotated[str, typer.Argument(help="A run's folder.")],
     model: Annotated[str | None, typer.Option("--model", help="package.module:factory, where the run's model is code.")] = None,
-    json: Json = False,
+    json: flags.Json = False,
 ) -> None:  # fmt: skip
     """Go on with a run that fit had begun: its own command again, with --resume."""
     from fallline.cli import work
@@ -123,13 +92,13 @@ def go_on(
 
 @app.command("find-lr", epilog=CODES)
 def find_lr(
-    data: Data, target: TargetFlag = None, batch_size: BatchSize = "auto", optimizer: Optimizer = "auto", momentum: Momentum = None,
-    nesterov: NesterovFlag = False, weight_decay: WeightDecay = None, schedule: ScheduleFlag = "warmup(5%) > linear(to=0)",
-    epochs: Epochs = 20, model: ModelFlag = "linear", device: Device = None,
-    loss: LossFlag = None, seed: Seed = 0, drop: Drop = "", only: Only = "", type: Type = None, cross: Cross = None, memory: Memory = None, cache: Cache = None,
+    data: flags.Data, target: flags.Target = None, batch_size: flags.BatchSize = "auto", optimizer: flags.Optimizer = "auto", momentum: flags.Momentum = None,
+    nesterov: flags.Nesterov = False, weight_decay: flags.WeightDecay = None, schedule: flags.Schedule = "warmup(5%) > linear(to=0)",
+    epochs: flags.Epochs = 20, model: flags.Model = "linear", device: flags.Device = None,
+    loss: flags.Loss = None, seed: flags.Seed = 0, drop: flags.Drop = "", only: flags.Only = "", type: flags.Type = None, cross: flags.Cross = None, memory: flags.Memory = None, cache: flags.Cache = None,
     budget: Annotated[float, typer.Option(help="The most it may cost, in full runs.")] = 0.5,
     plot: Annotated[str | None, typer.Option(help="Save the picture: FILE.png, .svg or .html.")] = None,
-    json: Json = False,
+    json: flags.Json = False,
 ) -> None:  # fmt: skip
     """The learning rate for a plan: range test, probes on held-out rows, an interval, a choice."""
     from fallline.cli import work
@@ -142,10 +111,10 @@ def find_lr(
 
 @app.command(epilog=CODES)
 def plan(
-    rows: Annotated[int, typer.Option(help="Rows of the training data.")], epochs: Epochs = 20, batch_size: BatchSize = "64",
-    lr: Lr = "0.1", optimizer: Optimizer = "auto", momentum: Momentum = None, nesterov: NesterovFlag = False,
-    weight_decay: WeightDecay = None, schedule: ScheduleFlag = "constant", seed: Seed = 0,
-    out: Annotated[str | None, typer.Option(help="Save the plan: FILE.json.")] = None, json: Json = False,
+    rows: Annotated[int, typer.Option(help="Rows of the training data.")], epochs: flags.Epochs = 20, batch_size: flags.BatchSize = "64",
+    lr: flags.Lr = "0.1", optimizer: flags.Optimizer = "auto", momentum: flags.Momentum = None, nesterov: flags.Nesterov = False,
+    weight_decay: flags.WeightDecay = None, schedule: flags.Schedule = "constant", seed: flags.Seed = 0,
+    out: Annotated[str | None, typer.Option(help="Save the plan: FILE.json.")] = None, json: flags.Json = False,
 ) -> None:  # fmt: skip
     """Print and draw what a plan would do."""
     from fallline.cli import work
@@ -155,12 +124,12 @@ def plan(
 
 @app.command(epilog=CODES)
 def predict(
-    run: Annotated[str, typer.Argument(help="A run's folder.")], data: Data,
+    run: Annotated[str, typer.Argument(help="A run's folder.")], data: flags.Data,
     out: Annotated[str, typer.Option("--out", "-o", help="FILE.csv, .parquet or .jsonl.")],
     id: Annotated[str | None, typer.Option(help="A column to carry over.")] = None,
     proba: Annotated[bool, typer.Option("--proba", help="Probabilities of the classes too.")] = False,
     model: Annotated[str | None, typer.Option("--model", help="package.module:factory of a run whose own word for it you have not used here.")] = None,
-    json: Json = False,
+    json: flags.Json = False,
 ) -> None:  # fmt: skip
     """Predict every row of a table: one row out per row in, in the same order."""
     from fallline.cli import work
@@ -172,7 +141,7 @@ def predict(
 def export(
     run: Annotated[str, typer.Argument(help="A run's folder.")],
     file: Annotated[str, typer.Argument(help="FILE.onnx.")],
-    json: Json = False,
+    json: flags.Json = False,
 ) -> None:  # fmt: skip
     """Write a run's model as an ONNX file: raw columns in, encoders inside, predictions out."""
     from fallline.cli import work
@@ -184,7 +153,7 @@ def export(
 def report(
     runs: Annotated[list[str], typer.Argument(help="Folders of runs.")],
     out: Annotated[str | None, typer.Option(help="FILE.html of several runs; left out, side-by-side.html in the folder that holds them.")] = None,
-    json: Json = False,
+    json: flags.Json = False,
 ) -> None:  # fmt: skip
     """Write the report of a run, beside it; of several, one page that shows them side by side."""
     from fallline.cli import work
