@@ -18,7 +18,7 @@ def said(call) -> str:
     ("arguments", "words"),
     [
         ({"loss": "softmax", "features": 2}, "online('softmax', outputs=1): expected at least 2 outputs, one for each class, or classes=[...] (may be empty: classes are added as they appear)"),
-        ({"loss": "logistic", "features": 0}, "online(features=0): expected a whole number of at least 1"),
+        ({"loss": "logistic", "features": 0}, "online(features=0): expected a whole number of at least 1, or names"),
         ({"loss": "logistic", "features": 2, "rate": 0}, "online(rate=0): expected a number above 0; 1 is the safe default"),
         ({"loss": "logistic", "features": 2, "l1": -1.0}, "online(l1=-1.0): expected a number of at least 0"),
         ({"loss": "logistic", "features": 2, "dtype": "float32"}, "online(dtype='float32'): safe steps are made in float64; give optimizer= for float32"),
@@ -57,6 +57,25 @@ def test_other_rows():
     named = fl.online("logistic", features=1, classes=["a", "b"])
     assert said(lambda: named.learn([0.0], "c")) == "y='c' at row 0: a third class beside 'a' and 'b'; use softmax"
     assert said(lambda: fl.online("softmax", features=1, classes=[]).score([0.0])) == "the model knows no class yet: learn a row first, or give classes="
+
+
+def test_rows_by_name():
+    X = np.random.default_rng(0).standard_normal((50, 2))
+    y = (X[:, 0] > 0).astype(int).tolist()
+    for more in ({}, {"optimizer": fl.SGD(0.1), "dtype": "float64"}):
+        named, plain = fl.online("logistic", features=["cm", "kg"], **more), fl.online("logistic", features=2, **more)
+        for (cm, kg), label in zip(X.tolist(), y, strict=True):
+            assert named.learn({"kg": kg, "cm": cm}, label) == plain.learn([cm, kg], label)
+        assert named.score({"kg": 1.0, "cm": 2.0}) == plain.score([2.0, 1.0])
+        assert said(lambda: named.learn({"cm": 1.0, "kgs": 2.0}, 1)) == "no feature 'kgs'; did you mean 'kg'? features: cm, kg"
+        assert said(lambda: plain.learn({"cm": 1.0, "kg": 2.0}, 1)) == "row 50 is a dict: expected 2 numbers, or a model made with names, such as features=['cm', 'kg']"
+        if more:
+            assert said(lambda: named.learn({"cm": 1.0}, 1)) == (
+                "row 50 lacks 'kg': an optimizer's own law needs every feature; say 0, or leave optimizer= out, whose safe steps bear missing ones"
+            )
+        else:
+            assert named.learn({"cm": 1.0}, 1) == plain.learn([1.0, np.nan], 1)
+    assert said(lambda: fl.online("logistic", features=["a", "a"])) == "online(features=['a', 'a']): expected different names, or their number"
 
 
 def test_a_class_that_came_with_a_refused_row_is_none():

@@ -62,6 +62,11 @@ class Linear(CallbackSupportMixin, BaseEstimator):
         parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
         cls.__signature__ = inspect.Signature(parameters)  # that of __new__ would say nothing
 
+    def _keep(self, given: dict[str, Any]) -> None:
+        """Keep an `__init__`'s parameters, which are its `locals()`, as they are: scikit-learn wants them written out in a signature,
+        and nothing done to them."""
+        self.__dict__.update((name, value) for name, value in given.items() if name != "self")
+
     def set_params(self, **params: Any) -> Any:
         """As everywhere in scikit-learn; SGDClassifier's words that are others here are refused by what took their place."""
         refuse(type(self), params, ValueError)

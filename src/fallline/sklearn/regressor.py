@@ -59,30 +59,7 @@ class GDRegressor(RegressorMixin, Partial):
         warm_start=False, average=False, quantile=0.5, n_jobs=None, lr="auto", batch_size="auto", momentum=0.0, nesterov=False,
         schedule=None, scale=True,
     ):  # fmt: skip
-        self.loss = loss
-        self.penalty = penalty
-        self.alpha = alpha
-        self.l1_ratio = l1_ratio
-        self.fit_intercept = fit_intercept
-        self.max_iter = max_iter
-        self.tol = tol
-        self.shuffle = shuffle
-        self.verbose = verbose
-        self.epsilon = epsilon
-        self.random_state = random_state
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.warm_start = warm_start
-        self.average = average
-        self.quantile = quantile
-        self.n_jobs = n_jobs
-        self.lr = lr
-        self.batch_size = batch_size
-        self.momentum = momentum
-        self.nesterov = nesterov
-        self.schedule = schedule
-        self.scale = scale
+        self._keep(locals())
 
     def _targets(self, y: np.ndarray) -> Targets:
         loss = loss_of(self, None)

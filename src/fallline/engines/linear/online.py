@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fallline.engines.linear.labels import Labels
+from fallline.engines.linear.named import Named, named
 from fallline.engines.linear.one_row import OneRow
 from fallline.engines.linear.safe import SafeOnline, safe_online
 from fallline.engines.linear.scalar import SOFTMAX
@@ -40,17 +41,17 @@ class Online:
         classes: the labels, where `classes=` was given.
     """
 
-    def __init__(self, loss, features: int, outputs: int, rule: Rule, dtype: np.dtype, classes: Sequence[Any] | None = None):
+    def __init__(self, loss, features: Named, outputs: int, rule: Rule, dtype: np.dtype, classes: Sequence[Any] | None = None):
         from fallline.rules import Group
 
-        self.step, self._rule, self._loss = 0, rule, loss
+        self.step, self._rule, self._loss, self._features = 0, rule, loss, features
         self._labels = Labels(loss, outputs, classes)
         outputs = self._labels.outputs
         groups = (Group(), Group(weight_decay=0, l1=0))
         self._rows = lambda a, b: rule.rows(Clock(2**62), groups, a, b)
         first = self._rows(0, _HORIZON)
         needs = first.registers
-        self._w = np.zeros((outputs, features), dtype)
+        self._w = np.zeros((outputs, features.count), dtype)
         start = rule.start()
         self._v = np.zeros_like(self._w) if needs.v else None
         self._s = np.full_like(self._w, start.s) if needs.s else None
@@ -103,8 +104,9 @@ class Online:
         """The model's score of one row: x.coef + intercept.
 
         Args:
-            x: (features,) numbers.
+            x: (features,) numbers, or a dict of them by name.
         """
+        x = self._features.row(x, self.step) if type(x) is dict else x
         z = self._w @ np.asarray(x, self._w.dtype) + self._b[0]
         return z if len(z) > 1 else z[0]
 
@@ -112,7 +114,7 @@ class Online:
         """Learn from one row; returns its loss before the update.
 
         Args:
-            x: (features,) numbers.
+            x: (features,) numbers, or a dict of them by name.
             y: the label: one of `classes` or a new one; where none were given, 0 or 1 (logistic, hinge), a class index (softmax),
                 or a number.
 
@@ -125,6 +127,8 @@ class Online:
         >>> round(model.learn([1.0, 0.0], 1), 4), round(model.learn([1.0, 0.0], 1), 4)
         (0.6931, 0.4741)
         """
+        if type(x) is dict:
+            x = self._features.row(x, self.step)
         if len(self._names):
             if self.step - self._begin == len(self._varying):
                 self._take(self._rows(self.step, self.step + _HORIZON), self.step)
@@ -177,7 +181,7 @@ class Online:
 
 
 def online(
-    loss: str, *, features: int, outputs: int = 1, optimizer: Rule | None = None, dtype: str | None = None,
+    loss: str, *, features: int | Sequence[str], outputs: int = 1, optimizer: Rule | None = None, dtype: str | None = None,
     classes: Sequence[Any] | None = None, sparse: int = 0, rate: float = 1.0, weight_decay: float = 0.0, l1: float = 0.0,
     parameter: float | None = None,
 ) -> Online | SafeOnline:  # fmt: skip
@@ -185,7 +189,7 @@ def online(
 
     Args:
         loss: a loss's name, as in `fallline.problems.losses`: "logistic", "softmax", "hinge", "least_squares", "quantile" ...
-        features: numbers in a row.
+        features: numbers in a row; or their names, and rows may be dicts. By safe steps a name that a row lacks is a missing number.
         outputs: classes of a softmax, or of a hinge of three or more, where `classes` is left out; else 1.
         optimizer: any rule whose rows do not need the plan's length (a constant lr, or a schedule in steps). Left out, steps are
             safe: no learning rate, any scale of the columns; see `SafeOnline`.
@@ -210,13 +214,14 @@ def online(
     from fallline.problems.losses import loss_by_name
 
     which = loss_by_name(loss, parameter)
-    for name, value, least in (("features", features, 0 if sparse else 1), ("sparse", sparse, 0), ("outputs", outputs, 1)):
+    for name, value, least in (("sparse", sparse, 0), ("outputs", outputs, 1)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
             raise InvalidValue(f"online({name}={value!r}): expected a whole number of at least {least}")
+    columns = named(features, 0 if sparse else 1, np.nan if optimizer is None else None)
     if optimizer is None:
         if dtype not in (None, "float64"):
             raise InvalidValue(f"online(dtype={dtype!r}): safe steps are made in float64; give optimizer= for {dtype}")
-        return safe_online(which, features, outputs, sparse, classes, rate=rate, weight_decay=weight_decay, l1=l1)
+        return safe_online(which, columns, outputs, sparse, classes, rate=rate, weight_decay=weight_decay, l1=l1)
     if sparse or rate != 1 or weight_decay or l1:
         raise InvalidValue("online(sparse=, rate=, weight_decay=, l1=): for safe steps only; leave optimizer= out, or give the optimizer its penalty")
-    return Online(which, features, outputs, optimizer, np.dtype(dtype or "float32"), classes)
+    return Online(which, columns, outputs, optimizer, np.dtype(dtype or "float32"), classes)

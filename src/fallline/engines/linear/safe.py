@@ -11,6 +11,7 @@ import numpy as np
 
 from fallline.engines.linear import safe_kernels as k
 from fallline.engines.linear.labels import Labels
+from fallline.engines.linear.named import Named
 from fallline.engines.linear.safe_state import SafeState
 from fallline.errors import InvalidValue
 from fallline.problems.losses import POISSON, SOFTMAX, Loss
@@ -43,9 +44,10 @@ class SafeOnline(SafeState):
         classes: the labels, where `classes=` was given.
     """
 
-    def __init__(self, loss: Loss, features: int, outputs: int, *, classes: Sequence[Any] | None = None, **more: Any):
+    def __init__(self, loss: Loss, features: int | Named, outputs: int, *, classes: Sequence[Any] | None = None, **more: Any):
         self._labels = Labels(loss, outputs, classes)
-        super().__init__(loss, features, self._labels.outputs, **more)
+        self._features = features if isinstance(features, Named) else Named(features, np.nan)
+        super().__init__(loss, self._features.count, self._labels.outputs, **more)
         self._furnish()
 
     def _furnish(self) -> None:
@@ -89,9 +91,10 @@ class SafeOnline(SafeState):
         """The model's score of one row, in the view of the rows so far.
 
         Args:
-            x: (features,) numbers, NaN where missing.
+            x: (features,) numbers, NaN where missing; or a dict of them by name.
             sparse: (indices, values) of the row's sparse entries.
         """
+        x = self._features.row(x, self.step) if type(x) is dict else x
         self._check_outputs()
         out = self._taken(x, 0.0, sparse, 0.0)[0, 1:]
         return out.copy() if len(out) > 1 or self.loss.code == SOFTMAX else float(out[0])
@@ -100,7 +103,7 @@ class SafeOnline(SafeState):
         """Learn from one row; returns its loss before the update.
 
         Args:
-            x: (features,) numbers, NaN where missing: nothing is learnt of such a column, and its mean stands in.
+            x: (features,) numbers, NaN where missing: nothing is learnt of such a column, and its mean stands in; or a dict of them by name.
             y: the label, one of `classes` or a new one; 0 or 1, a class index or a number where no classes were given.
             sparse: (indices, values) of the row's sparse entries.
             weight: how often the row counts; 0 predicts only.
@@ -116,6 +119,8 @@ class SafeOnline(SafeState):
         >>> round(losses[0], 4), losses[-1] < 0.05
         (0.6931, True)
         """
+        if type(x) is dict:
+            x = self._features.row(x, self.step)
         if sparse is None:  # all that is usual, in one call of compiled code; what is odd is told below
             try:
                 if len(x) == self._width:
@@ -306,7 +311,7 @@ def entries_of(csr: Any) -> Entries:
     return csr.indptr.astype(np.int64), csr.indices.astype(np.int64), csr.data.astype(np.float64)
 
 
-def safe_online(loss: Loss, features: int, outputs: int, sparse: int, classes: Sequence[Any] | None, **numbers: float) -> SafeOnline:
+def safe_online(loss: Loss, features: Named, outputs: int, sparse: int, classes: Sequence[Any] | None, **numbers: float) -> SafeOnline:
     """A `SafeOnline` of checked values; see `online`.
 
     Raises:
