@@ -55,8 +55,8 @@ class GDClassifier(ClassifierMixin, Partial):
             loop is as fast as on batches, and a pass gets furthest.
         momentum: of the heavy ball, in [0, 1).
         nesterov: whether the momentum is Nesterov's, in PyTorch's form.
-        schedule: the learning rate's course over max_iter passes, such as "cosine" or "constant"; None halves it each time the
-            passes made double.
+        schedule: the learning rate's course over max_iter passes, such as "cosine" or "constant"; None halves it after
+            each pass that gains nothing (with tol=None after each of the last five too), and lowers it with the penalty.
         scale: whether columns far from 0, or wide, are moved and divided inside (`fallline.sklearn.columns`); coefficients
             are always in the user's units.
 

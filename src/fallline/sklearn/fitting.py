@@ -18,6 +18,8 @@ from fallline.sklearn.rates import first_rate, without_idle
 
 RETREAT, RETREATS = 8.0, 12
 """A fit whose rate was found, and that diverges all the same, begins again at an eighth of it; so often at most."""
+LAST = 5
+"""Where the number of passes is fixed the rate is halved after each of the last ones too, down to a 16th: nothing else would still the steps."""
 EXPLODED = 10.0
 """A pass whose mean loss is so many times that of the first one, or of the unit, has diverged."""
 NOT_YET = "Maximum number of iteration reached before convergence"
@@ -146,7 +148,7 @@ def _descent(task: Task, start: np.ndarray, lr: float, found: bool) -> Fitted | 
             shown = f", validation score {made.scores[-1]:.6g}" if made.scores else ""
             print(f"-- Epoch {number + 1}: mean loss {loss:.6g}, lr {rate:.3g}{shown}")
         gained = waiting.gains(-made.scores[-1] if made.scores else loss + passes.penalty(state))
-        if not gained and not task.steady:
+        if not task.steady and (not gained or (task.tol is None and passes.length - number <= min(LAST, passes.length // 2))):
             base /= 2
         if task.watch.ended(number, current) or (task.tol is not None and waiting.since >= task.patience):
             break

@@ -27,6 +27,8 @@ ROWS, UPDATES = 2000, 8
 """A short pass takes at most so many rows, and at least so many updates (of several passes, where batches are large)."""
 WORTH = 0.01
 """What another rate must gain, in units of the loss: rows that are easily told apart say nothing of rates."""
+FEW = 5
+"""With fewer passes a fit has no time to begin above the rate of a pass."""
 STEP, TRIES = 4.0, 8
 """The distance of rates that are tried, and how far from the guess they may go, in such steps."""
 
@@ -112,7 +114,7 @@ def first_rate(passes: Passes, square: float, start: np.ndarray, unit: float, st
     drift = min(updates / passes.per, 1.0) ** CONVEX_DRIFT
     best_of_few = rate * STEP**best
     of_pass = best_of_few * drift
-    left = 1 if steady else 1 - of_pass * passes.decay * passes.per
+    left = 1 if steady or passes.length < FEW else 1 - of_pass * passes.decay * passes.per
     return min(best_of_few, of_pass / left) if left > 0 else best_of_few
 
 

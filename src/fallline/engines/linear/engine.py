@@ -78,7 +78,7 @@ class LinearEngine:
 
     def norms(self, state: State | LinearState) -> tuple[float, float]:
         """The sum of the coefficients' squares and that of their sizes, without a copy where nothing but thresholds is owed."""
-        if isinstance(state, LinearState) and state.lazy is None:
+        if isinstance(state, LinearState) and state.lazy is None and state.moved is None:
             square, size = sparse.norms(state.w.reshape(-1), state.debt[0])
             return square * state.scale[0] ** 2, size * abs(state.scale[0])
         return sparse.norms(np.ascontiguousarray(state.registers().w[: self.problem.layout.parameters[0].size]), 0.0)
