@@ -78,8 +78,9 @@ class StoredTable(Table):
         by_entry = tuple(files[name] for name in ("data", "indices") if name in files)
         window = Window(by_row, by_entry, files["starts"].array if by_entry else None)
         return StoredProblem(
-            self.train.X, target, weight, model, (), window, self.order, some, self.meta["digest"], np.array(self.meta["scales"]), self.meta["top"]
-        )
+            self.train.X, target, weight, model, window=window, order=self.order, sample=some,
+            digest=self.meta["digest"], column_scales=np.array(self.meta["scales"]), top=self.meta["top"],
+        )  # fmt: skip
 
     def baseline(self) -> tuple[Any, float]:
         """How often each class occurs in the training rows (None of numbers), and the mean of the numbers."""
