@@ -78,6 +78,16 @@ def test_rows_by_name():
     assert said(lambda: fl.online("logistic", features=["a", "a"])) == "online(features=['a', 'a']): expected different names, or their number"
 
 
+def test_arrays_that_kernels_would_follow_blindly():
+    model, none = fl.online("softmax", features=1, sparse=3, outputs=3), (np.zeros(3, np.int64), np.zeros(0, np.int64), np.zeros(0))
+    X, y, h = np.zeros((2, 1)), np.array([[0.0], [2.0]]), np.ones(2)
+    assert said(lambda: model.rows(X, none, y + 1, h)) == "y holds 1 to 3: expected class indices below 3"
+    assert said(lambda: model.rows(X, none, y[:1], h)) == "an array of shape (1, 1): expected (2, 1), as of these rows"
+    short = (np.array([0, 1, 2]), np.zeros(1, np.int64), np.ones(1))
+    assert said(lambda: model.rows(X, short, y, h)) == "sparse entries: expected int64 starts, int64 columns and float64 values, the last two of one length"
+    assert model.rows(X, none, y, h).shape == (2, 4)
+
+
 def test_a_class_that_came_with_a_refused_row_is_none():
     for optimizer in (None, fl.SGD(0.1)):
         model = fl.online("softmax", features=1, classes=["a", "b"], optimizer=optimizer)

@@ -191,6 +191,11 @@ class SafeOnline(SafeState):
         for place, shape in expected.items():  # addresses are followed blindly
             if given[place].shape != shape:
                 raise InvalidValue(f"an array of shape {given[place].shape}: expected {shape}, as of these rows")
+        starts, columns, values = entries
+        if any(a.dtype != d for a, d in zip(entries, (np.int64, np.int64, np.float64), strict=True)) or not len(columns) == len(values) >= starts[-1]:
+            raise InvalidValue("sparse entries: expected int64 starts, int64 columns and float64 values, the last two of one length")
+        if self.loss.classifies and rows and not (y.min() >= 0 and y.max() < (self.outputs if self.loss.code == SOFTMAX else max(self.outputs, 2))):
+            raise InvalidValue(f"y holds {y.min():g} to {y.max():g}: expected class indices below {max(self.outputs, 2)}")
         task = self._task.copy()
         for place, array in given.items():
             task[place] = array.ctypes.data
