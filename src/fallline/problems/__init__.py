@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from fallline.layout import Layout
-from fallline.problems.linear import (
-    LinearProblem,
+from fallline.problems.constructors import (
     epsilon_insensitive,
     hinge,
     huber,
@@ -23,6 +22,7 @@ from fallline.problems.linear import (
     quantile,
     softmax,
 )
+from fallline.problems.linear import LinearProblem
 from fallline.problems.losses import Loss, loss_by_name
 from fallline.problems.model import LinearModel
 from fallline.problems.teaching import FunctionProblem, function, quadratic, rosenbrock
