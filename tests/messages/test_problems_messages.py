@@ -16,6 +16,14 @@ Y = [0.0, 1.0, 2.0, 3.0]
 TWO = ["a", "b", "a", "b"]
 
 
+def _network(problem):
+    pytest.importorskip("torch")
+    from fallline.model_spec import ModelSpec
+    from fallline.torch.network import network_of
+
+    return network_of(problem, ModelSpec("mlp", (2,)), on=None, seed=0)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -62,6 +70,7 @@ TWO = ["a", "b", "a", "b"]
             "features, float64, standardized> is standardized by columns of its own: give (X, y) or the problem before `standardized()`, and it is seen",
         ),
         (lambda: P.logistic(X, TWO).held_out(P.logistic(X, TWO).standardized()), "is standardized by columns of its own: give (X, y)"),
+        (lambda: _network(P.logistic(X, TWO).standardized()), "a network takes rows as they are: standardized() is of linear models; give the problem before"),
         (lambda: P.quadratic([]), "eigenvalues=[]: expected at least one number"),
         (lambda: P.quadratic([1, 2], start=[1]), "start has 1 numbers and eigenvalues has 2"),
         (lambda: P.quadratic([1], noise=-1), "noise=-1: expected a number of at least 0"),

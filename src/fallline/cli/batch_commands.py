@@ -33,6 +33,7 @@ def register(app: typer.Typer, codes: str) -> None:
         only: flags.Only = "",
         type: flags.Type = None,
         cross: flags.Cross = None,
+        standardize: flags.Standardize = False,
         most: Annotated[int, typer.Option(help="The largest size to recommend; beyond 512 the learning rate needs careful tuning.")] = 512,
         memory: Annotated[str | None, typer.Option(help="What a batch may take, such as 2GB; left out, what the device allows, of the CPU's free memory half.")] = None,
         budget: Annotated[float, typer.Option(help="The most it may cost, as a share of a full run.")] = 0.5,
@@ -42,7 +43,7 @@ def register(app: typer.Typer, codes: str) -> None:
         """The batch size: memory, rows a second, gradient noise, and a check by short runs."""
         from fallline.cli import batch_work, work
 
-        options = work.table_options(drop, only, type, "0.15", "0.15", None, None, None, None, False, None, seed, cross=cross)
+        options = work.table_options(drop, only, type, "0.15", "0.15", None, None, None, None, False, None, seed, cross=cross, standardize=standardize)
         rule = work.rule(optimizer, lr, momentum, nesterov, weight_decay)
         told = work.choices(epochs, batch_size, rule, schedule, loss, None, None, seed, read_model(model), device)
         batch_work.find_batch_size(data, target, options, told, batch_work.Limits(most, memory, budget), plot, json)

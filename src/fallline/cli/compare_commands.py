@@ -42,6 +42,7 @@ def register(app: typer.Typer, codes: str) -> None:
         only: flags.Only = "",
         type: flags.Type = None,
         cross: flags.Cross = None,
+        standardize: flags.Standardize = False,
         seed: Annotated[int, typer.Option(help="Of the split, and the first of the seeds.")] = 0,
         lr: Annotated[float | None, typer.Option(help="Of ravine and rosenbrock; found by each variant elsewhere.")] = None,
         momentum: Annotated[float | None, typer.Option(help="Of ravine and rosenbrock; 0.9 where left out.")] = None,
@@ -56,7 +57,7 @@ def register(app: typer.Typer, codes: str) -> None:
         if data in work.LANDSCAPES:
             return work.landscape(data, work.Look(lr, momentum, noise, steps), out, json)
         work.only_for_landscapes(data, {"--lr": lr, "--momentum": momentum, "--noise": noise, "--steps": steps})
-        work.compare(work.Asked(data, target, variants, epochs, seeds, batch_size, loss, seed, out, read_model(model), device), work.Columns(drop, only, type, cross), json)
+        work.compare(work.Asked(data, target, variants, epochs, seeds, batch_size, loss, seed, out, read_model(model), device), work.Columns(drop, only, type, cross, standardize), json)
 
     @app.command(epilog=codes)
     def runs(

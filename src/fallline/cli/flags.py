@@ -32,6 +32,7 @@ Drop = Annotated[str, typer.Option(help="Columns to leave out: A,B.")]
 Only = Annotated[str, typer.Option(help="The only columns to learn from: A,B.")]
 Type = Annotated[list[str] | None, typer.Option(help="COL=text|number|category|date|hash:2^18; may be repeated.")]
 Cross = Annotated[list[str] | None, typer.Option(help="A,B: the values of these columns together, as one more category; may be repeated.")]
+Standardize = Annotated[bool, typer.Option("--standardize", help="Sparse columns too (svmlight, hashed, text) at mean 0 and deviation 1; they stay sparse.")]
 Loss = Annotated[
     str | None,
     typer.Option("--loss", help="least_squares, logistic, softmax, huber, hinge, squared_hinge, modified_huber, perceptron, poisson, quantile, [squared_]epsilon_insensitive."),

@@ -49,7 +49,7 @@ def fit(
     loss: flags.Loss = None, metric: flags.Metric = None, class_weight: flags.ClassWeight = None, log_target: flags.LogTarget = False,
     task: Annotated[str | None, typer.Option(help="classification or regression.")] = None,
     valid: flags.Valid = "0.15", test: flags.Test = "0.15", group: flags.Group = None, time: flags.Time = None, sample_weight: flags.SampleWeight = None,
-    drop: flags.Drop = "", only: flags.Only = "", type: flags.Type = None, cross: flags.Cross = None, memory: flags.Memory = None, cache: flags.Cache = None, seed: flags.Seed = 0,
+    drop: flags.Drop = "", only: flags.Only = "", type: flags.Type = None, cross: flags.Cross = None, standardize: flags.Standardize = False, memory: flags.Memory = None, cache: flags.Cache = None, seed: flags.Seed = 0,
     patience: Annotated[float | None, typer.Option(help="Stop after this many epochs without improvement.")] = None,
     time_limit: Annotated[str | None, typer.Option(help="Such as 90s, 5m or 2h.")] = None,
     on_divergence: Annotated[str, typer.Option(help="stop; rollback: go back to the last good state, halve the learning rate, go on; or skip: leave out batches that are not finite, ten at most.")] = "stop",
@@ -70,7 +70,7 @@ def fit(
     stream_commands.only_for_streams(format=format, classes=classes, save_every=save_every, from_here=from_here)
     from fallline.cli import work
 
-    options = work.table_options(drop, only, type, valid, test, group, time, sample_weight, class_weight, log_target, task, seed, memory, cache, cross)
+    options = work.table_options(drop, only, type, valid, test, group, time, sample_weight, class_weight, log_target, task, seed, memory, cache, cross, standardize)
     rule = work.rule(optimizer, lr, momentum, nesterov, weight_decay)
     told = work.choices(epochs, batch_size, rule, schedule, loss, metric, plan, seed, compare_commands.read_model(model), device)
     told = work.left_open(told, weight_decay)
@@ -95,7 +95,7 @@ def find_lr(
     data: flags.Data, target: flags.Target = None, batch_size: flags.BatchSize = "auto", optimizer: flags.Optimizer = "auto", momentum: flags.Momentum = None,
     nesterov: flags.Nesterov = False, weight_decay: flags.WeightDecay = None, schedule: flags.Schedule = "warmup(5%) > linear(to=0)",
     epochs: flags.Epochs = 20, model: flags.Model = "linear", device: flags.Device = None,
-    loss: flags.Loss = None, seed: flags.Seed = 0, drop: flags.Drop = "", only: flags.Only = "", type: flags.Type = None, cross: flags.Cross = None, memory: flags.Memory = None, cache: flags.Cache = None,
+    loss: flags.Loss = None, seed: flags.Seed = 0, drop: flags.Drop = "", only: flags.Only = "", type: flags.Type = None, cross: flags.Cross = None, standardize: flags.Standardize = False, memory: flags.Memory = None, cache: flags.Cache = None,
     budget: Annotated[float, typer.Option(help="The most it may cost, in full runs.")] = 0.5,
     plot: Annotated[str | None, typer.Option(help="Save the picture: FILE.png, .svg or .html.")] = None,
     json: flags.Json = False,
@@ -103,7 +103,7 @@ def find_lr(
     """The learning rate for a plan: range test, probes on held-out rows, an interval, a choice."""
     from fallline.cli import work
 
-    options = work.table_options(drop, only, type, "0.15", "0.15", None, None, None, None, False, None, seed, memory, cache, cross)
+    options = work.table_options(drop, only, type, "0.15", "0.15", None, None, None, None, False, None, seed, memory, cache, cross, standardize)
     rule = work.rule(optimizer, "auto", momentum, nesterov, weight_decay)
     told = work.choices(epochs, batch_size, rule, schedule, loss, None, None, seed, compare_commands.read_model(model), device)
     work.find_lr(data, target, options, told, budget, plot, json)

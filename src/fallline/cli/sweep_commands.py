@@ -37,6 +37,7 @@ def register(app: typer.Typer, codes: str) -> None:
         only: flags.Only = "",
         type: flags.Type = None,
         cross: flags.Cross = None,
+        standardize: flags.Standardize = False,
         seed: Annotated[int, typer.Option(help="Of the split, and the first of the seeds.")] = 0,
         out: Annotated[str | None, typer.Option(help="Folder of the sweep; left out, runs/sweep-<data>, or with a number behind it where that exists.")] = None,
         resume: Annotated[bool, typer.Option("--resume", help="Continue what the folder holds; begin where it holds nothing.")] = False,
@@ -47,4 +48,4 @@ def register(app: typer.Typer, codes: str) -> None:
 
         tried = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "batch_size": batch_size, "schedule": schedule}
         asked = work.Asked(data, target, tried, optimizer, tuple(over or ()), epochs, seeds, budget, metric, valid, loss, seed, out, resume, model, device)
-        work.sweep(asked, work.Columns(drop, only, type, cross), json)
+        work.sweep(asked, work.Columns(drop, only, type, cross, standardize), json)

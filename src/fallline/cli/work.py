@@ -49,16 +49,17 @@ class Place:
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a table are learnt from, and as what: --drop, --only, --type, --cross."""
+    """Which columns of a table are learnt from, and as what: --drop, --only, --type, --cross, --standardize."""
 
     drop: str
     only: str
     types: Sequence[str] | None
     cross: Sequence[str] | None
+    standardize: bool = False
 
     def options(self, valid: str, seed: int) -> tables.TableOptions:
         """A table's options, with this share of the rows held out and none to test on."""
-        return table_options(self.drop, self.only, self.types, valid, "0", None, None, None, None, False, None, seed, cross=self.cross)
+        return table_options(self.drop, self.only, self.types, valid, "0", None, None, None, None, False, None, seed, cross=self.cross, standardize=self.standardize)
 
 
 def _list(text: str) -> tuple[str, ...]:
@@ -72,7 +73,7 @@ def _share(text: str) -> Any:
         return text
 
 
-def table_options(drop, only, types, valid, test, group, time, sample_weight, class_weight, log_target, task, seed, memory=None, cache=None, cross=None) -> tables.TableOptions:
+def table_options(drop, only, types, valid, test, group, time, sample_weight, class_weight, log_target, task, seed, memory=None, cache=None, cross=None, standardize=False) -> tables.TableOptions:
     """The flags of a table as its options."""
     pairs = {}
     for pair in types or ():
@@ -83,7 +84,7 @@ def table_options(drop, only, types, valid, test, group, time, sample_weight, cl
     return tables.TableOptions(
         drop=_list(drop), only=_list(only), types=pairs, valid=_share(valid), test=_share(test), group=group, time=time,
         sample_weight=sample_weight, class_weight=class_weight, log_target=log_target, task=task, seed=seed, memory=memory, cache=cache,
-        cross=tuple(_list(names) for names in cross or ()),
+        cross=tuple(_list(names) for names in cross or ()), standardize=standardize,
     )  # fmt: skip
 
 

@@ -157,7 +157,7 @@ def column_squares(X: Any) -> np.ndarray:
     if isinstance(X, Seen):
         sums = np.asarray(X.stored.sum(axis=0)).reshape(-1)
         return np.maximum(column_squares(X.stored) - 2 * X.base * sums + X.shape[0] * X.base**2, 0.0)
-    return np.asarray(X.multiply(X).sum(axis=0)).reshape(-1) if is_sparse(X) else np.einsum("ij,ij->j", X, X)
+    return np.bincount(X.indices, np.square(X.data), X.shape[1]) if is_sparse(X) else np.einsum("ij,ij->j", X, X)
 
 
 def largest(X: Any) -> float:

@@ -14,6 +14,7 @@ from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fallline.batches import Batches, InFile
+from fallline.errors import NoClosedForm
 from fallline.problems import Loss
 from fallline.problems.arrays import is_sparse
 from fallline.sklearn import data, fitting
@@ -97,15 +98,20 @@ class Linear(CallbackSupportMixin, BaseEstimator):
             X, targets, weight = X[rows], targets.part(rows), None if weight is None else weight[rows]
         start, unit, floor = self._start(X.shape[1], targets, weight, coef_init, intercept_init)
         kept, rows = Kept.of(data.rows_of(X), start[0])
-        columns = Columns.of(rows, weight, self.fit_intercept, self.scale)
+        columns = Columns.of(rows, weight, self.fit_intercept, self.scale not in (False, "standard"))
         problem = data.problem_of(targets.loss, columns.view(rows), targets.y, weight, targets.outputs, self.fit_intercept)
+        if self.scale == "standard":
+            problem, columns = Columns.standard(problem)
         batches, seed = self._batches(X), check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         passes = Passes(problem, rule_of(self, 1.0, 1 / (batches.size or problem.rows)), batches, seed, self.max_iter, threads_for(self.n_jobs))
         task = fitting.Task(
             passes, kept, columns, start, lr=None if self.lr == "auto" else float(self.lr), tol=self.tol if self.schedule is None or score else None,
             patience=self.n_iter_no_change, unit=unit, floor=floor, score=score, watch=watch, steady=self.schedule is not None, verbose=self.verbose > 0,
         )  # fmt: skip
-        made = fitting.fit(task)
+        try:
+            made = fitting.fit(task)
+        except NoClosedForm as error:
+            raise NoClosedForm(f"{error}. Here: scale=True, penalty='l2', or fit_intercept=False, with which columns are only divided") from None
         self._take(made, X.dtype, passes.per)
         watch.finished()
         return self

@@ -57,8 +57,8 @@ class GDClassifier(ClassifierMixin, Partial):
         nesterov: whether the momentum is Nesterov's, in PyTorch's form.
         schedule: the learning rate's course over max_iter passes, such as "cosine" or "constant"; None halves it after
             each pass that gains nothing (with tol=None after each of the last five too), and lowers it with the penalty.
-        scale: whether columns far from 0, or wide, are moved and divided inside (`fallline.sklearn.columns`); coefficients
-            are always in the user's units.
+        scale: whether columns far from 0, or wide, are moved and divided inside (`fallline.sklearn.columns`); "standard" brings every
+            column to mean 0 and deviation 1, sparse ones too, which stay sparse. Coefficients are always in the user's units.
 
     Attributes:
         coef_: (1, features) or (classes, features).

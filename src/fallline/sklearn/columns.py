@@ -19,7 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from fallline.problems import LinearProblem
 from fallline.problems.arrays import csr, is_sparse, matrix
+from fallline.problems.view import row_squares
 
 FAR, WIDE = 3.0, 2.0
 """Standard deviations from 0 at which a column's mean is taken off; the spread at which it is divided."""
@@ -53,6 +55,14 @@ class Columns:
         shift[columns], scale[columns] = np.where(far, mean, 0.0), np.where(wide, spread, 1.0)
         lost = float((var + mean * mean - (spread / scale[columns]) ** 2).sum())
         return cls(shift if far.any() else None, scale if wide.any() else None, max(length - lost, 0.0) + intercept)
+
+    @classmethod
+    def standard(cls, problem: LinearProblem) -> tuple[LinearProblem, Columns]:
+        """A problem seen standardized (only divided where no intercept could take up the means), and its columns so."""
+        seen = problem.standardized(center=problem.intercept)
+        assert seen.view is not None
+        length = sum(float(row_squares(X).sum() if weight is None else row_squares(X) @ weight) for X, _, weight in seen._chunks(None, None))
+        return seen, cls(seen.view.mean if problem.intercept else None, seen.view.scale, length / seen.rows + problem.intercept)
 
     def view(self, X: Any) -> Any:
         """The rows as the descent sees them, in X's type; X itself where nothing is to be done."""

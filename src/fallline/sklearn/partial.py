@@ -116,7 +116,7 @@ class Partial(Linear):
         past = getattr(self, "t_", 1) - 1
         if self.lr != "auto":
             return Learner(model, rule_of(self, float(self.lr), 1.0), sparse, dtype, coef, intercept, past if before is not None else 0)
-        made = Safe(model, rule_of(self, 1.0, 1.0), self.scale, sparse, dtype, coef, intercept, past)
+        made = Safe(model, rule_of(self, 1.0, 1.0), bool(self.scale), sparse, dtype, coef, intercept, past)
         if isinstance(before, Safe):
             made.goes_on(before)
         return made

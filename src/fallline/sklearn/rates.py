@@ -21,6 +21,7 @@ from fallline.compiled import announced
 from fallline.engines.linear.engine import data_of
 from fallline.engines.linear.sparse import slopes_along
 from fallline.problems.losses import HUBER, INSENSITIVE, PERCEPTRON, POISSON, QUANTILE
+from fallline.problems.view import column_squares
 from fallline.sklearn.passes import Passes
 
 ROWS, UPDATES = 2000, 8
@@ -60,24 +61,25 @@ def without_idle(passes: Passes, coef: np.ndarray, intercept: np.ndarray) -> tup
     Law: with c = bend * mean x_j^2 the curvature along coefficient j, and g its gradient over all rows, 0 where |c w_j - g| <= l1.
     Steps of single rows keep stirring coefficients that belong to 0; this takes one pass.
     """
-    gradient, squares = (_sparse_slopes if passes.problem.sparse else _dense_slopes)(passes, coef, intercept)
+    plain = passes.problem.view is None or passes.problem.view.base is None
+    gradient, squares = (_sparse_slopes if passes.problem.sparse and plain else _slopes)(passes, coef, intercept)
     along = _bend(passes) * squares / passes.problem.rows
     gradient = gradient / passes.problem.rows
     idle = np.abs((along[:, None] - float(passes.rule.weight_decay)) * coef - gradient) <= float(passes.rule.l1)
     return np.where(idle, 0.0, coef), intercept
 
 
-def _dense_slopes(passes: Passes, coef: np.ndarray, intercept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _slopes(passes: Passes, coef: np.ndarray, intercept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sums over the rows: of the loss's slopes along each coefficient, [features, outputs], and of each column's squares."""
     problem, loss = passes.problem, passes.problem.model.loss
-    X = problem.X
-    slope = loss.slope(X @ coef.astype(X.dtype) + intercept, loss.targets(problem.target, coef.shape[1]))
+    X, kind = problem._as_seen(problem.X), problem.X.dtype
+    slope = loss.slope(X @ coef.astype(kind) + intercept, loss.targets(problem.target, coef.shape[1]))
     slope = slope if problem.weight is None else slope * problem.weight[:, None]
-    return X.T @ slope.astype(X.dtype), np.einsum("ij,ij->j", X, X)
+    return X.T @ slope.astype(kind), column_squares(X)
 
 
 def _sparse_slopes(passes: Passes, coef: np.ndarray, intercept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As `_dense_slopes`, in one pass over the numbers of sparse rows."""
+    """As `_slopes`, in one pass over the numbers of sparse rows."""
     problem, kind = passes.problem, passes.problem.X.dtype
     loss = problem.model.loss
     sums = np.zeros((len(coef), coef.shape[1] + 1))

@@ -53,7 +53,7 @@ COMMON: dict[str, list[Any]] = {
     "momentum": [Interval(Real, 0, 1, closed="left")],
     "nesterov": ["boolean"],
     "schedule": [str, Schedule, None],
-    "scale": ["boolean"],
+    "scale": ["boolean", StrOptions({"standard"})],
 }
 """What each parameter may be, as scikit-learn writes it."""
 

@@ -34,6 +34,8 @@ class TableOptions:
         log_target: learn log(1 + y).
         task: "classification" or "regression", against what was inferred.
         seed: of the split.
+        standardize: every column of the encoded matrix at mean 0 and deviation 1, sparse ones too (of svmlight files, hashed, of text):
+            they stay sparse. Numbers and dates of other tables are standardised in any case.
         memory: what this process may take, such as "1GB"; a table that would not fit goes through files (see `cache`). Left
             out, most of what is free.
         cache: a folder for the encoded rows of a table that goes through files; named, the table goes there in any case.
@@ -53,6 +55,7 @@ class TableOptions:
     log_target: bool = False
     task: Task | None = None
     seed: int = 0
+    standardize: bool = False
     memory: str | int | None = None
     cache: str | None = None
 

@@ -75,6 +75,8 @@ class Table:
     target: Target
     encoder: Encoder
     summary: Summary
+    standardize: bool = False
+    """Whether its problems are standardized: the matrix's columns, sparse ones too."""
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -106,7 +108,8 @@ class Table:
         y = self.train.y
         if name == "poisson":
             y = self.target.decode(y)
-        return makers[name](self.train.X, y, weights=self.train.weights, feature_names=self.encoder.kept_names)
+        made = makers[name](self.train.X, y, weights=self.train.weights, feature_names=self.encoder.kept_names)
+        return made.standardized() if self.standardize else made
 
     def baseline(self) -> tuple[dict[Any, int] | None, float]:
         """How often each class occurs in the training rows (None of numbers), and the mean of the numbers, in the user's terms."""
@@ -170,7 +173,7 @@ def table(source: Any, *, target: str | None = None, options: TableOptions | Non
         data.name, data.rows, {"train": len(rows.train), "valid": len(rows.valid), "test": len(rows.test)},
         {f"the target {target!r} is missing": data.rows - len(usable)}, choice.treated(encoder.columns), rows.why, choice.warnings,
     )  # fmt: skip
-    return Table(part(rows.train), part(rows.valid), part(rows.test), goal, encoder, summary)
+    return Table(part(rows.train), part(rows.valid), part(rows.test), goal, encoder, summary, given.standardize)
 
 
 def open_source(source: Any) -> tuple[Source, int]:

@@ -108,6 +108,8 @@ def stored_table(source: Any, target: str | None, given: TableOptions) -> Stored
         return None
     if memory is not None:
         _enough(memory)
+    if given.standardize:
+        raise InvalidValue("standardize=True needs the rows in memory, and this table goes through files: leave it out, give a larger memory=, or scale the file's columns")
     if given.time is not None:
         raise InvalidValue("time= needs all rows at once, and this table goes through files: split it by time beforehand, and give valid= and test= as files")
     folder = _place(path, target, given)
