@@ -52,7 +52,8 @@ class GDClassifier(ClassifierMixin, Partial):
         average: whether the answer is the mean of all weights on the way; or from which row on.
         lr: the first learning rate: a number, or "auto".
         batch_size: rows of an update: a number, "full", or "auto": 1, and 32 with momentum. On one row at a time the compiled
-            loop is as fast as on batches, and a pass gets furthest.
+            loop is as fast as on batches, and a pass gets furthest; a search (`fallline.find_batch_size`) takes several times as long as
+            the fit itself and has found nothing faster (docs/decisions.md). `partial_fit` with lr="auto" goes row by row.
         momentum: of the heavy ball, in [0, 1).
         nesterov: whether the momentum is Nesterov's, in PyTorch's form.
         schedule: the learning rate's course over max_iter passes, such as "cosine" or "constant"; None halves it after
