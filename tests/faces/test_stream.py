@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -183,6 +184,26 @@ def test_a_bad_row_loses_nothing_of_those_before_it(tmp_path):
     assert caught.value.line == 1002 and "1,000 rows before it are learnt" in caught.value.__notes__[0]
     run = streamed(text + csv(200, 1).split("\n", 1)[1], tmp_path / "run", resume=True)
     assert same(run, streamed(text + csv(200, 1).split("\n", 1)[1], tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("rows", [0, 500, 40_000])
+def test_a_file_that_breaks_says_so_once_and_keeps_what_came(tmp_path, rows):
+    """The system's own error, after what was whole before it is learnt (not the last row, which might have gone on); no thread is left."""
+
+    class Broken(io.BytesIO):
+        def read1(self, size=-1):
+            data = super().read1(size)
+            if not data:
+                raise OSError(5, "Input/output error")
+            return data
+
+    text = csv(rows, missing=False) if rows else ""
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        learn(Broken(text.encode()), "a cable", LiveFolder.claim(tmp_path / "run"), Asked(target="y", save_every=1), lambda said: None)
+    assert not [t for t in threading.enumerate() if t.name == "fallline-ahead"]
+    if rows:
+        assert f"{rows - 1:,} rows before it are learnt" in caught.value.__notes__[0]
+        assert same(streamed(text, tmp_path / "run", resume=True), streamed(text, tmp_path / "whole"))
 
 
 def test_another_stream_is_not_gone_on_with(tmp_path):

@@ -64,6 +64,11 @@ class Columns:
     def sparse(self) -> int:
         return sum(f.width for f in self.features)
 
+    @property
+    def plain(self) -> tuple[Feature, ...]:
+        """Columns of numbers as such."""
+        return tuple(f for f in self.features if f.column.kind == "number" and not f.column.form)
+
     # ------------------------------------------------------------------------------------------------- encoding
 
     def encode(self, part: Part) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -73,8 +78,7 @@ class Columns:
             TableError: a cell that is not what its column holds, with its line.
         """
         X, blocks = np.empty((part.rows, self.dense)), []
-        plain = [f for f in self.features if f.column.kind == "number" and not f.column.form]
-        fast = plain if part.numbers is not None else []
+        fast = self.plain if part.numbers is not None else ()
         if fast:
             values, odd = part.numbers([f.column.name for f in fast])  # type: ignore[misc]
             for f, column, other in zip(fast, values, odd, strict=True):

@@ -76,6 +76,16 @@ class Learner:
     def classifies(self) -> bool:
         return self.tally.classifies
 
+    @property
+    def plain(self) -> tuple[str, ...]:
+        """Columns whose cells are numbers as such, the target among them: a stream may read them ahead."""
+        names = () if self.columns is None else tuple(f.column.name for f in self.columns.plain)
+        return (*names, self.target) if names and self._plain_target else names
+
+    @property
+    def _plain_target(self) -> bool:
+        return self.kind == "number" and not self.form
+
     # ------------------------------------------------------------------------------------------------- learning
 
     def learn(self, part: Part, history: History, say: Callable[[dict[str, Any]], None], seconds: Callable[[], float]) -> None:
@@ -160,7 +170,7 @@ class Learner:
         return weights_of(part.source([name]), name)
 
     def _targets(self, part: Part) -> tuple[np.ndarray, np.ndarray]:
-        if self.columns is not None and part.numbers is not None and self.kind == "number" and not self.form:
+        if self.columns is not None and part.numbers is not None and self._plain_target:
             values, odd = part.numbers([self.target])
             if not odd.any():
                 return self._numbers(values[0], part)
@@ -168,8 +178,8 @@ class Learner:
         found = cells(source, self.target, self.kind, self.form)  # type: ignore[arg-type]
         if found.kind == "number":
             return self._numbers(found.floats(np.arange(part.rows)), part)
-        missing = found.missing
-        return self._indices(labels(found), missing, part), missing
+        there = np.flatnonzero(~found.missing)
+        return self._indices(*_coded(labels(found)[there]), there, part), found.missing
 
     def _numbers(self, values: np.ndarray, part: Part) -> tuple[np.ndarray, np.ndarray]:
         missing = np.isnan(values)
@@ -180,20 +190,24 @@ class Learner:
                 row = int(np.argmax(values < 0))
                 raise TableError(f"the target {self.target!r} is {values[row]:g}: expected counts of at least 0 for poisson", **part.source(self._of()).where(row))
             return values, missing
-        found, index = np.unique(values[~missing], return_inverse=True)
-        names = np.array([int(v) if float(v).is_integer() else v for v in found.tolist()], dtype=object)
-        whole = np.empty(len(values), object)
-        whole[~missing] = names[index]
-        return self._indices(whole, missing, part), missing
+        there = np.flatnonzero(~missing)
+        found, first, index = np.unique(values[there], return_index=True, return_inverse=True)
+        order = np.argsort(first)  # as they appear
+        labels = [int(v) if float(v).is_integer() else v for v in found[order].tolist()]
+        codes = np.empty(len(found), np.int64)
+        codes[order] = np.arange(len(found))
+        return self._indices(codes[index], list(zip(labels, first[order].tolist(), strict=True)), there, part), missing
 
     def _of(self) -> list[str] | None:
         return None if self.columns is None else [self.target]
 
-    def _indices(self, names: np.ndarray, missing: np.ndarray, part: Part) -> np.ndarray:
-        """Labels as class indices; new ones are added in the order in which they come."""
+    def _indices(self, codes: np.ndarray, found: list[tuple[Any, int]], there: np.ndarray, part: Part) -> np.ndarray:
+        """Labels as class indices; new ones are added in the order in which they come.
+
+        Args:
+            codes, found: as of `_coded`, of the rows `there`.
+        """
         known = {label: i for i, label in enumerate(self.model.classes or ())}
-        there = np.flatnonzero(~missing)
-        codes, found = _coded(names[there])
         fixed, places = bool(self.asked.classes), np.empty(len(found), np.int64)
         for k, (label, first) in enumerate(found):
             if label not in known:
@@ -204,7 +218,7 @@ class Learner:
                 known[label] = len(known)
                 self.model.classes.append(label)  # type: ignore[union-attr]
             places[k] = known[label]
-        out = np.zeros(len(names), np.int64)
+        out = np.zeros(part.rows, np.int64)
         out[there] = places[codes]
         return out
 

@@ -6,7 +6,8 @@ import codecs
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from fallline.compiled import announced
 from fallline.errors import InvalidValue, TableError, UnknownName
+from fallline.streaming.ahead import Input, ahead
 from fallline.tables.files.csv_fast import MOST, Buffer, FastBlock, what
 from fallline.tables.files.csv_head import Head, head_of
 from fallline.tables.files.csv_kernels import WHOLE, kernels
@@ -59,11 +61,13 @@ class Part:
         source: makes a table of some of their columns (all of them for None); cells of a CSV stream as their text.
         numbers: columns as float64 (columns, rows), NaN where missing, and which columns hold a cell that is none; None where
             the format has no such way.
+        place: where it ends.
     """
 
     rows: int
     source: Callable[[list[str] | None], Source]
     numbers: Callable[[list[str]], tuple[np.ndarray, np.ndarray]] | None = None
+    place: Place = field(default_factory=Place)
 
 
 class Stream:
@@ -74,13 +78,17 @@ class Stream:
         name: what messages call it.
         format: one of FORMATS, or None to tell it from the first bytes.
         waiting: a context in which bytes are waited for.
+
+    Attributes:
+        wanted: columns whose cells are read as numbers together with their records, so that they are there already when asked for.
     """
 
     def __init__(self, file: IO[bytes], name: str, format: str | None, waiting: Callable[[], Any]):
         if format is not None and format not in FORMATS:
             raise UnknownName.among("format", format, FORMATS)
-        self.name, self.format, self.place, self.head = name, format, Place(), None
-        self._file, self._waiting, self._held, self._ended = file, waiting, b"", False
+        self.name, self.format, self.place, self._at, self.head = name, format, Place(), Place(), None
+        self._file, self._waiting, self._held, self._ended = Input(file), waiting, b"", False
+        self.wanted: tuple[str, ...] = ()
         self.header = b""
         self._decoder = codecs.getincrementaldecoder("utf-8")()
 
@@ -89,7 +97,7 @@ class Stream:
     def _more(self, size: int = CHUNK) -> bytes:
         """Bytes as they arrive; b"" at the end."""
         with self._waiting():
-            data = self._file.read1(size)  # type: ignore[attr-defined]
+            data = self._file.read(size)
         self._ended = not data
         return data
 
@@ -97,12 +105,12 @@ class Stream:
         """The bytes, if they are text."""
         zero = data.find(b"\0")
         if zero >= 0:
-            raise TableError("a NUL byte: expected text, as UTF-8", file=self.name, line=self.place.line + data.count(b"\n", 0, zero))
+            raise TableError("a NUL byte: expected text, as UTF-8", file=self.name, line=self._at.line + data.count(b"\n", 0, zero))
         if not data.isascii() or self._decoder.getstate()[0]:
             try:
                 self._decoder.decode(data, whole)
             except UnicodeDecodeError as error:
-                line = self.place.line + data.count(b"\n", 0, max(error.start, 0))
+                line = self._at.line + data.count(b"\n", 0, max(error.start, 0))
                 raise TableError("the bytes are not UTF-8: give text as UTF-8", file=self.name, line=line) from None
         return data
 
@@ -124,8 +132,9 @@ class Stream:
                 raise TableError(f"no header within the first {LOOK + 2} lines: is a quote left open?", file=self.name, line=1)
             mark = len(self._first) - len(bare)
             self.header = bare[: self.head.size]
-            self.place.passed(self._first[: mark + self.head.size])
-            self._first, self.place.line = self._first[mark + self.head.size :], self.head.line
+            self._at.passed(self._first[: mark + self.head.size])
+            self._first, self._at.line = self._first[mark + self.head.size :], self.head.line
+        self.place = replace(self._at)
         return True
 
     def again(self, place: Place, format: str, head: Head | None) -> None:
@@ -136,13 +145,13 @@ class Stream:
         """
         left = place.bytes
         while left and (data := self._more(min(left, CHUNK))):
-            self.place.passed(data)
+            self._at.passed(data)
             left -= len(data)
         if left:
             raise InvalidValue(f"{self.name} has {place.bytes - left:,} bytes, and {place.bytes:,} were learnt: give the stream from its start, or --from-here where it goes on")
-        if self.place.crc != place.crc:
+        if self._at.crc != place.crc:
             raise InvalidValue(f"{self.name} does not begin with the rows that were learnt: give the same stream from its start, or --from-here where it goes on")
-        self.place, self.format, self.head, self._first = place, format, head, b""
+        self.place, self._at, self.format, self.head, self._first = place, replace(place), format, head, b""
 
     def onwards(self, place: Place, format: str, head: Head | None, names: bytes) -> None:
         """Go on in a stream that holds only what comes after; a header like the first one is passed over."""
@@ -151,7 +160,7 @@ class Stream:
             data += more
         if names and data.startswith(names):
             data = data[len(names) :]
-        self.place, self.format, self.head, self._first = Place(0, 0, 1), format, head, self._checked(data)
+        self.place, self.format, self.head, self._first = Place(), format, head, self._checked(data)
 
     def _chunks(self) -> Iterator[tuple[bytes, bool]]:
         """Chunks, and whether each is the last."""
@@ -166,12 +175,26 @@ class Stream:
     # -------------------------------------------------------------------------------------------------- records
 
     def parts(self) -> Iterator[Part]:
-        """The records; a part is good until the next one is asked for.
+        """The records. Those of CSV are read and taken apart on a thread of their own while others are in use: compiled code does it,
+        so both run at once. The other formats' are made by Python, which would only take turns.
 
         Raises:
             TableError: a malformed record, with its line, once all before it were yielded.
         """
-        return self._csv() if self.format == "csv" else self._lines()
+        if self.format == "csv":
+            waiting, self._waiting = self._waiting, nullcontext
+            self._file.watch()
+            found = ahead(self._csv(), waiting, self._file.close)
+        else:
+            found = self._lines()
+        try:
+            for part in found:
+                self.place = part.place
+                yield part
+            self.place = replace(self._at)
+        finally:
+            found.close()  # type: ignore[attr-defined]
+            self._file.leave()
 
     def _csv(self) -> Iterator[Part]:
         assert self.head is not None
@@ -180,13 +203,14 @@ class Stream:
             held = buffer.add(chunk, held)
             with announced():
                 rows, used, line, code, cells = kernels()[0](
-                    buffer.bytes, held, last, ord(self.head.delimiter), width, LIMIT, self.place.line, buffer.starts, buffer.ends, buffer.lines
+                    buffer.bytes, held, last, ord(self.head.delimiter), width, LIMIT, self._at.line, buffer.starts, buffer.ends, buffer.lines
                 )
-            begun = self.place.line
-            self.place.passed(buffer.bytes[:used])
-            self.place.line = line
+            begun = self._at.line
+            self._at.passed(buffer.bytes[:used])
+            self._at.line = line
             if rows:
-                yield self._block(FastBlock(buffer.bytes, buffer.starts, buffer.ends, buffer.lines[:rows], width))
+                own = (a.copy() for a in (buffer.bytes[:used], buffer.starts[: rows * width], buffer.ends[: rows * width], buffer.lines[:rows]))
+                yield self._block(FastBlock(*own, width))
             if code != WHOLE:
                 raise TableError(what(code, cells, self.head), file=self.name, line=line)
             held = buffer.keep(used, held)
@@ -196,6 +220,7 @@ class Stream:
     def _block(self, block: FastBlock) -> Part:
         assert self.head is not None
         places = {name: i for i, name in enumerate(self.head.names)}
+        wanted = self.wanted
 
         def source(names: list[str] | None) -> Source:
             names = list(places) if names is None else names
@@ -205,14 +230,22 @@ class Stream:
             table = need("pyarrow").table([block.text(places[n]) for n in names], names=names)
             return Source(table, self.name, text=True, lines=block.lines)
 
-        def numbers(names: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        def read(names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
             values, hard = block.numbers([places[n] for n in names])
             odd = hard.any(axis=1)
             for k in np.flatnonzero(odd):
                 odd[k] = not read_hard(block, places[names[k]], values[k], hard[k])
             return values, odd
 
-        return Part(len(block.lines), source, numbers)
+        ready = read(wanted) if wanted else None
+
+        def numbers(names: list[str]) -> tuple[np.ndarray, np.ndarray]:
+            if ready is None or not set(names) <= set(wanted):
+                return read(tuple(names))
+            at = [wanted.index(n) for n in names]
+            return ready[0][at], ready[1][at]
+
+        return Part(len(block.lines), source, numbers, replace(self._at))
 
     def _lines(self) -> Iterator[Part]:
         held, make = b"", self._objects if self.format == "jsonl" else self._sparse
@@ -222,7 +255,7 @@ class Stream:
             whole, held = data[:cut], data[cut:]
             taken = whole.splitlines(keepends=True)
             broken: TableError | None = None
-            rows, lines, line = [], [], self.place.line
+            rows, lines, line = [], [], self._at.line
             for raw in taken:
                 try:
                     bare = raw.removeprefix(codecs.BOM_UTF8).strip()
@@ -232,9 +265,9 @@ class Stream:
                 except TableError as error:
                     broken = error
                     break
-                self.place.passed(raw)
+                self._at.passed(raw)
                 line += 1
-            self.place.line = line
+            self._at.line = line
             if rows:
                 yield self._rows(rows, np.array(lines, np.int64))
             if broken is not None:
@@ -257,7 +290,7 @@ class Stream:
                     some = pa.table([table.column(n) if n in table.column_names else pa.nulls(len(rows)) for n in names], names=names)
                 return Source(some, self.name, lines=lines)
 
-            return Part(len(rows), source)
+            return Part(len(rows), source, place=replace(self._at))
         from scipy import sparse
 
         starts = np.cumsum([0, *(len(r[1]) for r in rows)])
@@ -266,7 +299,7 @@ class Stream:
         width = int(columns.max()) + 1 if len(columns) else 1
         csr = sparse.csr_matrix((values, columns, starts), shape=(len(rows), width))
         table = need("pyarrow").table({"target": np.array([r[0] for r in rows])})
-        return Part(len(rows), lambda names: Source(table, self.name, lines=lines, csr=csr))
+        return Part(len(rows), lambda names: Source(table, self.name, lines=lines, csr=csr), place=replace(self._at))
 
 
 def _told(data: bytes) -> str:

@@ -151,10 +151,13 @@ class _Stand:
 
 def _rows(stream: Stream, history: History, session: Session, noted: Interrupt) -> None:
     """Every part of the stream, until it ends or a signal came."""
+    if session.learner is not None:
+        stream.wanted = session.learner.plain
     try:
         for part in stream.parts():
             if session.learner is None:
                 session.learner = begun(part, session.asked, str(stream.format))
+                stream.wanted = session.learner.plain
                 _introduced(session.learner, history, session)
             session.learner.learn(part, history, session.say, session.seconds)
             session.good = Place(stream.place.bytes, stream.place.crc, stream.place.line)
@@ -163,7 +166,7 @@ def _rows(stream: Stream, history: History, session: Session, noted: Interrupt) 
                 return
             if session.due(session.learner):
                 session.save(session.learner, stream, history)
-    except TableError as error:
+    except (TableError, OSError) as error:
         learner = session.learner
         if learner is not None and learner.model.step:
             stream.place = session.good or stream.place
