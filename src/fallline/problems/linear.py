@@ -133,7 +133,8 @@ class LinearProblem:
             batch: row numbers (a row may occur more than once), or None for all rows.
             chunk: rows of one chunk; None takes 8 MB.
 
-        >>> line = least_squares([[1.0], [2.0]], [1.0, 2.0], intercept=False)
+        >>> import fallline as fl
+        >>> line = fl.least_squares([[1.0], [2.0]], [1.0, 2.0], intercept=False)
         >>> line.gradient(np.zeros(1))
         (1.25, array([-2.5]))
         """
