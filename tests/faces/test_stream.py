@@ -219,6 +219,11 @@ def test_another_stream_is_not_gone_on_with(tmp_path):
 def test_flags_that_are_not_for_a_stream(tmp_path, run):
     for words, said in (
         (("fit", "-", "--stream", "--lr", "0.1", "--epochs", "3"), "--lr, --epochs: not for --stream"),
+        (("fit", "-", "--stream", "--cross", "a,b"), "--cross: not for --stream"),
+        (
+            ("fit", "-", "--stream", "--type", "town=hash:2^10"),
+            "--type town=hash:2^10: not for --stream, which hashes every category to 4,096 columns: give --type town=category",
+        ),
         (("fit", "digits", "--format", "csv"), "--format: for --stream only"),
         (("fit", "-"), "give --stream"),
         (("fit", "nothing.csv", "--stream"), "no file 'nothing.csv': expected a file, or - for standard input"),

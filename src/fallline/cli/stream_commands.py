@@ -41,11 +41,14 @@ def fit(given: Mapping[str, Any], command: Callable[..., Any]) -> None:
     if given["save_every"] is not None and given["save_every"] < 1:
         raise InvalidValue(f"--save-every {given['save_every']}: expected a number of rows of at least 1")
     from fallline.cli import work
+    from fallline.streaming.columns import WIDTH
 
     place = work.Place(given["out"], given["resume"], given["overwrite"])
     options = work.table_options(given["drop"], given["only"], given["type"], "0", "0", None, None, None, None, False, given["task"], 0)
     if options.task not in (None, "classification", "regression"):
         raise InvalidValue(f"task={options.task!r}: expected 'classification' or 'regression'")
+    for name in options.widths:
+        raise InvalidValue(f"--type {name}={options.types[name]}: not for --stream, which hashes every category to {WIDTH:,} columns: give --type {name}=category")
     from fallline.streaming import Asked
 
     asked = Asked(
