@@ -346,7 +346,7 @@ def _opened(folder: Path, meta: dict[str, Any], memory: int | None) -> StoredTab
     files = {name: Mapped(folder / f"{name}.npy") for name in meta["files"]}
     weight = files["weight"].array if "weight" in files else None
     train = Part(_features(files, meta), files["target"].array, weight, files["rows"].array)
-    return StoredTable(train, _held(folder / "valid.npz", goal), _held(folder / "test.npz", goal), goal, encoder, summary, folder, meta, order, files)
+    return StoredTable(train, _held(folder / "valid.npz", goal), _held(folder / "test.npz", goal), goal, encoder, summary, folder=folder, meta=meta, order=order, files=files)
 
 
 def _row_bytes(folder: Path, meta: dict[str, Any]) -> float:
