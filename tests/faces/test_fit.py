@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 import fallline as fl
 from fallline.errors import InvalidValue, PlanMismatch
@@ -168,3 +169,17 @@ def test_refusals(arrays):
 
     with pytest.raises(PlanMismatch, match="400"):
         fl.fit(X, z, choices=Choices(plan=fl.Plan(rows=400, epochs=2, optimizer=fl.SGD(lr=0.1))), progress=False)
+
+
+@pytest.mark.parametrize("kind", ["csr", "csc", "coo"])
+def test_sparse_rows_stay_sparse(kind: str):
+    """A million columns: made dense, these rows would be 2 GB."""
+    draw = np.random.default_rng(0)
+    entries = draw.standard_normal(3000), (np.repeat(np.arange(500), 6), draw.integers(0, 40, 3000) * 26_000)
+    X = sparse.coo_array(entries, shape=(500, 1 << 20)).asformat(kind)
+    y = np.where(X @ draw.standard_normal(1 << 20) > 0, "up", "down")
+    run = fl.fit(X, y, epochs=5, progress=False)
+    assert sparse.issparse(run.problem.X) and run.summary["headline"]["value"] > 0.7
+    assert set(run.predict(X.tocsr()[:20])) <= {"up", "down"}
+    with pytest.raises(fl.InvalidValue, match="X has 500 rows and y 5: expected one label for each row"):
+        fl.fit(X, y[:5])

@@ -6,12 +6,15 @@ import importlib
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 
 from fallline.errors import InvalidValue, MissingExtra
 from fallline.fitting.choices import Choices
 from fallline.model_spec import ModelSpec
 from fallline.problems import LinearProblem
 from fallline.tables import Table
+from fallline.tables.frames import from_memory
+from fallline.tables.sources import Source
 from fallline.tables.table import Part
 
 
@@ -58,12 +61,15 @@ def _networks() -> Any:
 
 
 def columns(X: Any, y: Any) -> Any:
-    """X and y as the columns of one table."""
+    """X and y as one table: columns, or a sparse matrix, which stays one, with its labels."""
+    if issparse(X):
+        _one_label_each(X.shape[0], y)
+        return Source(from_memory({"target": y}).table, "the matrix", csr=X.tocsr())
     if hasattr(X, "columns") and hasattr(X, "to_numpy"):
         columns = {str(c): X[c] for c in X.columns}
     else:
         try:
-            X = np.asarray(X.toarray() if hasattr(X, "toarray") else X)
+            X = np.asarray(X)
         except ValueError as error:
             raise InvalidValue(f"X cannot be made an array: {error}") from None
         if X.ndim != 2:
@@ -71,9 +77,13 @@ def columns(X: Any, y: Any) -> Any:
         columns = {f"x{i}": X[:, i] for i in range(X.shape[1])}
     if "target" in columns:
         raise InvalidValue("X has a column called 'target': rename it, or give fit one frame and target=")
-    if len(y) != len(X):
-        raise InvalidValue(f"X has {len(X)} rows and y {len(y)}: expected one label for each row")
+    _one_label_each(len(X), y)
     return columns | {"target": y}
+
+
+def _one_label_each(rows: int, y: Any) -> None:
+    if len(y) != rows:
+        raise InvalidValue(f"X has {rows} rows and y {len(y)}: expected one label for each row")
 
 
 def _held_out(made: Table, problem: LinearProblem, part: Part) -> LinearProblem | None:
