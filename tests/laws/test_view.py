@@ -211,3 +211,18 @@ def test_rules_without_an_exact_form_are_refused_with_what_to_do(rule, why):
         fl.train(problem, Plan(problem, epochs=1, batch_size=1, optimizer=rule))
     assert str(refusal.value) == message
     fl.train(fl.logistic(X, y).standardized(center=False), Plan(problem, epochs=1, batch_size=1, optimizer=rule))
+
+
+@pytest.mark.parametrize("make", [fl.logistic, fl.softmax])
+@pytest.mark.parametrize("rule", [fl.SGD(lr=2e-3, weight_decay=0.5), fl.SGD(lr=2e-3, clip=0.5)], ids=repr)
+def test_the_sizes_of_weights_are_those_of_the_columns_as_seen(make, rule):
+    """Also between steps, where weights lie on the base."""
+    X = rows(3, 60, 12)
+    y = np.arange(60) % (2 if make is fl.logistic else 3)
+    problem = make(sp.csr_array(X), y).standardized()
+    engine, plan = LinearEngine(problem, 1), Plan(problem, steps=100, batch_size=1, optimizer=rule)
+    state = engine.advance(engine.begin(None, rule.start()), plan.segment(0, 70, problem.layout)).state
+    assert state.moved is not None
+    told = engine.norms(state)
+    w = state.registers().w[: problem.layout.parameters[0].size]
+    assert told == pytest.approx((np.square(w).sum(), np.abs(w).sum()), rel=1e-10)

@@ -77,11 +77,11 @@ class LinearEngine:
         return state.registers().answer(answer)
 
     def norms(self, state: State | LinearState) -> tuple[float, float]:
-        """The sum of the coefficients' squares and that of their sizes, without a copy where nothing but thresholds is owed."""
-        if isinstance(state, LinearState) and state.lazy is None and state.moved is None:
-            square, size = sparse.norms(state.w.reshape(-1), state.debt[0])
+        """The sum of the coefficients' squares and that of their sizes; without a copy but where a ledger has to be settled."""
+        if isinstance(state, LinearState) and state.lazy is None:
+            square, size = sparse.norms(state.w.reshape(-1), state.debt[0], self._base if state.moved is not None else None, state.moved)
             return square * state.scale[0] ** 2, size * abs(state.scale[0])
-        return sparse.norms(np.ascontiguousarray(state.registers().w[: self.problem.layout.parameters[0].size]), 0.0)
+        return sparse.norms(np.ascontiguousarray(state.registers().w[: self.problem.layout.parameters[0].size]), 0.0, None, None)
 
     def pack(self, state: State | LinearState) -> Packed:
         """Everything of a state, in its own arrangement."""

@@ -60,14 +60,22 @@ def fold(w, scale, debt, l1, base, moved):
 
 
 @kernel
-def norms(flat, debt):
-    """The sums of the squares and of the sizes of weights on which `debt` lies."""
+def norms(flat, debt, base, moved):
+    """The sums of the squares and of the sizes of weights on which `debt` lies, or, of columns seen less a base, `moved`."""
     f = flat.dtype.type
     due, square, size = f(debt), 0.0, 0.0
-    for p in range(flat.shape[0]):
-        w = float(paid(flat[p], due))
-        square += w * w
-        size += abs(w)
+    if moved is None:
+        for p in range(flat.shape[0]):
+            w = float(paid(flat[p], due))
+            square += w * w
+            size += abs(w)
+    else:
+        outputs = moved.shape[2]
+        for j in range(base.shape[0]):
+            for k in range(outputs):
+                w = flat[j * outputs + k] - moved[0, 0, k] * base[j]
+                square += w * w
+                size += abs(w)
     return square, size
 
 
