@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -99,7 +100,7 @@ def _cause(problem: Any, plan: Plan, step: int, rows: np.ndarray | None) -> str:
     advice = f"lr was {lr:.3g}; try {lr / 10:.2g}"
     for found, of in _stabilities(problem, plan, rows):
         past = found.steps <= step
-        if found.above[past].any() and found.safe_lr:
+        if found.above[past].any() and found.safe_lr and math.isfinite(found.safe_lr):  # not known of a rate that overflows
             first = int(np.argmax(found.above))
             at = first if found.lr[past][-1] <= found.edge[past][-1] else int(past.sum()) - 1
             share = 0.9 if rows is None else 0.5  # the noise of batches lowers the edge

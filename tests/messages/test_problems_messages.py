@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
+import fallline as fl
 from fallline import problems as P
 from fallline.errors import InvalidValue, UnknownName
 
@@ -97,3 +100,19 @@ def test_text_columns_and_missing_columns_of_frames():
 def test_unknown_loss():
     with pytest.raises(UnknownName, match="no loss 'logistik'; did you mean 'logistic'"):
         P.loss_by_name("logistik")
+
+
+@pytest.mark.parametrize("seen", [False, True])
+def test_what_broke_among_sparse_rows_is_told_without_making_them_dense(seen):
+    """A million columns: 3,000 dense rows of these would be 12 GB."""
+    draw = np.random.default_rng(0)
+    entries = draw.standard_normal(9000).astype(np.float32), (np.repeat(np.arange(3000), 3), draw.integers(0, 40, 9000) * 26_000)
+    problem = P.least_squares(sp.csr_array(entries, shape=(3000, 1 << 20)), draw.standard_normal(3000))
+    problem = problem.standardized() if seen else problem
+    plan = fl.Plan(problem, steps=5, batch_size=fl.Batches.full(), optimizer=fl.SGD(lr=1e38))
+    tracemalloc.start()
+    with pytest.raises(fl.Diverged, match=r"first the (loss|score) of row \d+"):
+        fl.train(problem, plan, progress=False)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 500e6

@@ -33,11 +33,13 @@ def unsound(problem: Any, w: np.ndarray, batch: np.ndarray | None) -> tuple[str,
 
 def _in_data(problem: Any, rows: np.ndarray) -> str:
     """The first number among features and targets that is not finite: arrays may have been changed since they were checked."""
-    X, y = problem._as_seen(problem.X[rows]), problem.target[rows]
-    X = np.asarray(X.toarray() if problem.sparse else X)
-    if not np.isfinite(X).all():
-        row, column = np.argwhere(~np.isfinite(X))[0]
-        return f"{X[row, column]} in {problem.feature_name(column)} of row {rows[row]}"
+    X, y = problem.X[rows], problem.target[rows]
+    odd = np.flatnonzero(~np.isfinite(X.data if problem.sparse else X))
+    if len(odd):
+        row = int(np.searchsorted(X.indptr, odd[0], "right")) - 1 if problem.sparse else int(odd[0]) // X.shape[1]
+        x = _one_row(problem._as_seen(X), row)
+        column = int(np.flatnonzero(~np.isfinite(x))[0])
+        return f"{x[column]} in {problem.feature_name(column)} of row {rows[row]}"
     if not np.isfinite(y).all():
         at = int(np.flatnonzero(~np.isfinite(y.reshape(len(y), -1)).all(axis=1))[0])
         return f"{y[at]} in the target of row {rows[at]}"
@@ -45,23 +47,30 @@ def _in_data(problem: Any, rows: np.ndarray) -> str:
 
 
 def _of_rows(problem: Any, w: np.ndarray, rows: np.ndarray) -> tuple[str, np.ndarray]:
+    """The first score or loss that is not finite, and the gradient's sum over these rows; sparse rows stay sparse."""
     X, y = problem._as_seen(problem.X[rows]), problem.target[rows]
-    X = np.asarray(X.toarray() if problem.sparse else X)
-    kind, size, loss = X.dtype, problem.layout.parameters[0].size, problem.loss
+    kind, size, loss = problem.X.dtype, problem.layout.parameters[0].size, problem.loss
     coef = w[:size].reshape(problem.features, -1).astype(kind)
-    z = X @ coef + (w[size:].astype(kind) if problem.intercept else kind.type(0))
+    z = np.asarray(X @ coef).astype(kind, copy=False) + (w[size:].astype(kind) if problem.intercept else kind.type(0))
     if not np.isfinite(z).all():
         row = int(np.flatnonzero(~np.isfinite(z).all(axis=1))[0])
-        part = np.abs(X[row][:, None].astype(np.float64) * coef)
+        x = _one_row(X, row)
+        part = np.abs(x[:, None].astype(np.float64) * coef)
         column = int(np.unravel_index(np.argmax(part), part.shape)[0])
-        return f"the score of row {rows[row]}, by {problem.feature_name(column)} (value {X[row, column]:.3g})", coef
+        return f"the score of row {rows[row]}, by {problem.feature_name(column)} (value {x[column]:.3g})", coef
     y = loss.targets(y, problem.outputs)
     value = loss.value(z, y)
     value = (value.sum(axis=1) if value.ndim > 1 else value).astype(kind)
     if not np.isfinite(value).all():
         row = int(np.flatnonzero(~np.isfinite(value))[0])
         return f"the loss of row {rows[row]} (score {np.ravel(z[row])[0]:.3g})", coef
-    return "", X.T @ loss.slope(z, y).astype(kind)
+    return "", np.asarray(X.T @ loss.slope(z, y).astype(kind))
+
+
+def _one_row(X: Any, row: int) -> np.ndarray:
+    """One row of an array, CSR or `Seen`, dense."""
+    one = X[row : row + 1, :]
+    return np.asarray(one.toarray() if hasattr(one, "toarray") else one)[0]
 
 
 def _names(problem: Any, gradient: np.ndarray) -> str:
