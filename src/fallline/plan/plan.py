@@ -190,9 +190,11 @@ class Plan:
     def visits(self) -> Visits:
         """Which rows each update reads, of a plan that knows its rows."""
         self._know_rows("the visits")
-        if self._visits is None:
-            self._set("_visits", Visits(self.rows or 0, self.batch_size, self.seed))
-        return self._visits  # type: ignore[return-value]
+        visits = self._visits
+        if visits is None:
+            visits = Visits(self.rows or 0, self.batch_size, self.seed)
+            self._set("_visits", visits)
+        return visits
 
     def sharing_orders(self, other: Plan) -> Plan:
         """This plan with the other's orders of rows, where both visit the same rows in the same order; else this plan itself."""
